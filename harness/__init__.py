@@ -1,0 +1,32 @@
+"""Replay scripted conversations to instruct models through one chat loop, and report on what came back.
+
+    import harness
+    path = harness.run("configs/quickstart.yaml")     # what the command `harness run` does
+    turns = harness.load(path).turns                  # one pandas row per turn
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.analysis.frames import load as load
+    from harness.runner import run as run
+
+__all__ = ["__version__", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names are loaded on first use: `harness --help` needs neither pandas nor torch."""
+    if name == "load":
+        from harness.analysis.frames import load
+
+        return load
+    if name == "run":
+        from harness.runner import run
+
+        return run
+    if name == "__version__":
+        return version("instruct-harness")
+    raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -1,0 +1,120 @@
+"""The one seam: what a backend is asked, what it replies, and the two protocols it implements.
+
+A backend opens a *session* per conversation, because a KV cache lives and dies with a conversation. A session answers
+one `TurnRequest` at a time. While it does, it stamps the request's stopwatch – `templated`, `tokenized`, a `tick` for
+every arrival of generated ids, `generated`, `ready` – and calls `on_tokens` with the ids right after each tick.
+
+What goes wrong inside a turn comes back as `Reply.failure`; a session raises only for mistakes of the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.meters.clock import Stopwatch
+from harness.records import Failure, FinishReason, Length, Memory, Message, OnOverflow, Persona
+
+OnTokens = Callable[[Sequence[int]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """Everything a session needs to answer one turn."""
+
+    conversation_id: str
+    turn_index: int
+    messages: tuple[Message, ...]
+    """The history and the new user message, an optional system message first."""
+    persona: Persona
+    sampling: Mapping[str, Any]
+    """Generation parameters under Hugging Face's names."""
+    seed: int
+    length: Length
+    on_overflow: OnOverflow
+    stopwatch: Stopwatch
+    gold: str | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for one request. Field meanings are those of `records.TurnRecord`."""
+
+    text: str | None = None
+    finish_reason: FinishReason | None = None
+    failure: Failure | None = None
+    reasoning: str | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_ids: tuple[int, ...] = ()
+    completion_tokens: int | None = None
+    tokens_left: int | None = None
+    visible_ids: int | None = None
+    answer_ids: int | None = None
+    gold_tokens: int | None = None
+    dropped_messages: int = 0
+    prompt_hash: str | None = None
+    memory: Memory = Memory()
+    """Filled in by the driver, whose gauge goes round the session."""
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveSettings:
+    """What generation really runs with after the sampling, the length lane and the model's own generation_config are
+    merged, and what a user should know about it."""
+
+    values: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What can be said about a model without loading its weights."""
+
+    prompt: str
+    prompt_tokens: int
+    context_tokens: int | None
+    effective: Mapping[str, EffectiveSettings]
+    """By sampling name."""
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What loading a model took and what was loaded; goes into the manifest, once per launch.
+
+    `load_s` = `import_s` + `weights_s` + `first_forward_s`: safetensors are mapped lazily, their pages arrive with the
+    first forward, so a load without it would charge the first turn for the disk.
+    """
+
+    load_s: float
+    import_s: float
+    weights_s: float
+    first_forward_s: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """commit, class, parameters, dtype, device map, attention, template hash, context_tokens, memory baseline …"""
+    notices: tuple[str, ...] = ()
+
+
+class Session(Protocol):
+    """One conversation with a model."""
+
+    def reply(self, request: TurnRequest, on_tokens: OnTokens) -> Reply: ...
+
+
+class Backend(Protocol):
+    """A loaded model."""
+
+    @property
+    def report(self) -> LoadReport: ...
+
+    def effective(self, sampling: Mapping[str, Any], length: Length) -> EffectiveSettings: ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids, for showing a reply while it grows."""
+        ...
+
+    def open_session(self) -> Session: ...

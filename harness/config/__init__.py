@@ -1,0 +1,1 @@
+"""configs/*.yaml → RunConfig → the matrix of cells."""

@@ -1,0 +1,1 @@
+"""prompts/*.yaml → Conversation, and the checks a reply must satisfy."""

@@ -1,0 +1,79 @@
+"""The only clock: a stopwatch that is started at the beginning of a turn and collects raw stamps.
+
+A clock is any callable that returns integer nanoseconds; the real one is `time.perf_counter_ns`. Stamps are stored
+relative to the start as integers – absolute clock values in floating point lose exactly the digits that matter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from harness.records import Stamps
+
+Clock = Callable[[], int]
+
+real_clock: Clock = time.perf_counter_ns
+
+
+class HandCrankedClock:
+    """A clock that moves only when told to, so that timing can be tested to the nanosecond."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+    def advance(self, ns: int) -> None:
+        self.now_ns += ns
+
+
+class Stopwatch:
+    """The stamps of one turn. Every method reads the clock first and does its bookkeeping afterwards."""
+
+    __slots__ = ("_clock", "_generated", "_ready", "_start", "_templated", "_ticks", "_tokenized")
+
+    def __init__(self, clock: Clock = real_clock) -> None:
+        self._clock = clock
+        self._templated: int | None = None
+        self._tokenized: int | None = None
+        self._generated: int | None = None
+        self._ready: int | None = None
+        self._ticks: list[tuple[int, int]] = []
+        self._start = clock()
+
+    def templated(self) -> None:
+        self._templated = self._clock()
+
+    def tokenized(self) -> None:
+        self._tokenized = self._clock()
+
+    def tick(self, ids: int) -> None:
+        """`ids` generated ids have arrived on the host."""
+        self._ticks.append((self._clock(), ids))
+
+    def generated(self) -> None:
+        self._generated = self._clock()
+
+    def ready(self) -> None:
+        self._ready = self._clock()
+
+    def elapsed_s(self) -> float:
+        """Seconds since the start; for time-outs, not for metrics."""
+        return (self._clock() - self._start) / 1e9
+
+    def stamps(self) -> Stamps:
+        """What was stamped so far, in nanoseconds since the start."""
+        start = self._start
+
+        def since(ns: int | None) -> int | None:
+            return None if ns is None else ns - start
+
+        return Stamps(
+            templated_ns=since(self._templated),
+            tokenized_ns=since(self._tokenized),
+            generated_ns=since(self._generated),
+            ready_ns=since(self._ready),
+            ticks=tuple((ns - start, ids) for ns, ids in self._ticks),
+        )
