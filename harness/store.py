@@ -1,0 +1,237 @@
+"""results/: the only writer and the only reader of runs.
+
+    results/<run_id>/
+      manifest.json     what was asked, on what machine, what each launch loaded; replaced atomically
+      turns.jsonl       one line per turn, flushed per turn, synced to disk per conversation: the truth
+      workers.log       what the worker processes wrote to stderr
+
+A process that is killed can only leave an unfinished last line. It is cut off when the run is opened again, and
+counted in the manifest. The conversation is the unit that is redone: turns of an attempt that never came to its end
+stay in the file and count nowhere (`settled`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from filelock import FileLock, Timeout
+
+from harness.errors import StoreError
+from harness.records import FORMAT, Cell, TurnRecord, decode
+
+MANIFEST = "manifest.json"
+TURNS = "turns.jsonl"
+WORKERS_LOG = "workers.log"
+_LOCK = ".lock"
+
+_ROOM_NEEDED_BYTES = 32 * 1024 * 1024
+"""A run does not start on a disk with less: a thousand turns with transcripts and stamps take about 2 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run as it lies on the disk."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    records: tuple[TurnRecord, ...]
+
+    @property
+    def run_id(self) -> str:
+        return str(self.manifest["run_id"])
+
+
+class RunWriter:
+    """The one writer of a run. Holds a lock, so that two processes cannot write to one run."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._lock = FileLock(path / _LOCK, timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise StoreError(str(path), "another process is writing to this run", "wait for it, or stop it") from None
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        self._file = (path / TURNS).open("ab", buffering=0)
+
+    def append(self, record: TurnRecord) -> None:
+        """Write one line, all or nothing as far as the operating system allows.
+
+        Raises StoreError when the disk is full; what was written before is complete.
+        """
+        line = memoryview(orjson.dumps(record) + b"\n")
+
+        def write() -> None:
+            written = 0
+            while written < len(line):  # an unbuffered write may take only a part, on a nearly full disk
+                written += self._file.write(line[written:])
+
+        self._guarded(write)
+
+    def sync(self) -> None:
+        """Make sure that what was appended survives a power cut."""
+        self._guarded(lambda: os.fsync(self._file.fileno()))
+
+    def save_manifest(self) -> None:
+        """Replace manifest.json in one step."""
+        text = orjson.dumps(self.manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str)
+        self._guarded(lambda: _replace(self.path / MANIFEST, text + b"\n"))
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock.release()
+
+    def _guarded(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+
+def create(results: Path, run_id: str, manifest: Mapping[str, Any]) -> RunWriter:
+    """Make the directory of a new run with its manifest, before anything expensive happens.
+
+    Raises StoreError if it exists, cannot be written, or the disk is nearly full.
+    """
+    path = results / run_id
+    try:
+        path.mkdir(parents=True)
+        free = shutil.disk_usage(path).free
+    except FileExistsError:
+        raise StoreError(str(path), "exists already", "choose another --run-id, or --resume it") from None
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if free < _ROOM_NEEDED_BYTES:
+        path.rmdir()
+        raise StoreError(str(results), f"only {free} bytes free on this disk", "free some, or choose another --results")
+    writer = RunWriter(path, {"format": FORMAT, "run_id": run_id, **manifest})
+    writer.save_manifest()
+    return writer
+
+
+def reopen(path: Path) -> tuple[RunWriter, tuple[TurnRecord, ...]]:
+    """Open a run to go on with it: cut a torn last line, and give back what is already there."""
+    writer = RunWriter(path, dict(read_manifest(path)))
+    torn = _cut_torn_tail(path / TURNS)
+    if torn:
+        writer.manifest["torn_lines"] = int(writer.manifest.get("torn_lines", 0)) + 1
+        writer.save_manifest()
+    return writer, _read_turns(path / TURNS)
+
+
+def read(path: Path) -> StoredRun:
+    """A run, complete or not; a torn last line is left out. Raises StoreError where it is not a run."""
+    return StoredRun(path, read_manifest(path), _read_turns(path / TURNS))
+
+
+def read_manifest(path: Path) -> Mapping[str, Any]:
+    """Raises StoreError where there is no manifest, or one this version cannot read."""
+    try:
+        manifest = orjson.loads((path / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise StoreError(
+            str(path), f"not a run: no {MANIFEST}", "give the directory that `harness run` printed"
+        ) from None
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise StoreError(str(path / MANIFEST), f"cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise StoreError(str(path / MANIFEST), f"format {found}, this version reads {FORMAT}", "use a matching version")
+    return manifest
+
+
+def runs(results: Path) -> list[Path]:
+    """The runs in a results directory, oldest first by name."""
+    return sorted(path.parent for path in results.glob(f"*/{MANIFEST}"))
+
+
+def settled(
+    records: Iterable[TurnRecord], planned: Mapping[str, Sequence[int]], on_overflow: str
+) -> dict[Cell, list[TurnRecord]]:
+    """The turns that count: for each cell the measured turns of its latest complete attempt, in order.
+
+    `planned` tells which turn indexes each conversation generates. An attempt is complete when its conversation came
+    to an end: every planned turn is there, or a turn failed, or `on_overflow: stop` ended it. A cell without a
+    complete attempt is not in the result.
+    """
+    attempts: dict[tuple[Cell, int], list[TurnRecord]] = {}
+    for record in records:
+        if record.circumstances.phase == "measure":
+            attempts.setdefault((record.circumstances.cell, record.circumstances.attempt), []).append(record)
+    complete: dict[Cell, list[TurnRecord]] = {}
+    for (cell, _), turns in sorted(attempts.items(), key=lambda item: item[0][1]):
+        if _came_to_an_end(turns, planned[cell.conversation_id], on_overflow):
+            complete[cell] = turns
+    return complete
+
+
+def _came_to_an_end(turns: Sequence[TurnRecord], planned: Sequence[int], on_overflow: str) -> bool:
+    last = turns[-1]
+    overflowed = on_overflow == "stop" and last.finish_reason in ("max_length", "context")
+    return last.failure is not None or overflowed or [turn.turn_index for turn in turns] == list(planned)
+
+
+def next_attempt(records: Iterable[TurnRecord], cell: Cell) -> int:
+    """The number of the next attempt at a cell: 0 for the first."""
+    return 1 + max(
+        (
+            r.circumstances.attempt
+            for r in records
+            if r.circumstances.cell == cell and r.circumstances.phase == "measure"
+        ),
+        default=-1,
+    )
+
+
+def _read_turns(path: Path) -> tuple[TurnRecord, ...]:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise StoreError(str(path), f"cannot be read: {error}") from error
+    lines = text.split(b"\n")[:-1]  # what follows the last newline is a torn line
+    return tuple(_decode_line(path, number, line) for number, line in enumerate(lines, start=1))
+
+
+def _decode_line(path: Path, number: int, line: bytes) -> TurnRecord:
+    try:
+        return decode(orjson.loads(line))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{path}:{number}:1", f"not a turn record: {error}", "restore the file from a backup"
+        ) from error
+
+
+def _cut_torn_tail(path: Path) -> bool:
+    text = path.read_bytes() if path.exists() else b""
+    end = text.rfind(b"\n") + 1
+    if end == len(text):
+        return False
+    with path.open("r+b") as file:
+        file.truncate(end)
+    return True
+
+
+def _replace(path: Path, text: bytes) -> None:
+    beside = path.with_suffix(".tmp")
+    with beside.open("wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    if error.errno == errno.ENOSPC:
+        return StoreError(str(path), "the disk is full", f"free some space, then: harness run --resume {path}")
+    return StoreError(str(path), f"cannot be written: {error.strerror or error}", "choose another --results")
