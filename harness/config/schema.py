@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from harness.documents import Shape
 from harness.records import History, KvCache, Length, OnOverflow
 
 Engine = Literal["generate"]
@@ -13,52 +24,143 @@ ChatFormat = Literal["auto", "template", "transcript"]
 Lane = Literal["speed", "behaviour"]
 
 
-class Shape(BaseModel):
-    """A part of a config: frozen, and strict about its keys."""
+def _or_say(expected: str) -> WrapValidator:
+    """One sentence for a value that may be of several types, where pydantic has one complaint per type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("several", "should be {expected}", {"expected": expected}) from None
+
+    return WrapValidator(check)
 
 
 class ModelSpec(Shape):
     """What to load."""
 
     model: Annotated[str, Field(min_length=1, description="Hub id, directory, builtin:NAME or scripted:FILE")]
-    label: Annotated[str | None, Field(description="Name in reports; default: the last part of the model's name")] = None
+    label: Annotated[
+        str | None, Field(min_length=1, description="Name in reports; default: the last part of the model's name")
+    ] = None
     revision: Annotated[str | None, Field(description="Branch, tag or commit on the Hub")] = None
-    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Field(description="As in from_pretrained")] = "auto"
-    device_map: Annotated[str | dict[str, int | str] | None, Field(description="As in from_pretrained")] = "auto"
-    attn_implementation: Annotated[str | None, Field(description="eager, sdpa, flash_attention_2 …")] = None
-    quantization: Annotated[dict[str, Any] | None, Field(description="quantization_config, with its quant_method")] = None
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Field(description="As in from_pretrained; auto is what the weights were saved in"),
+    ] = "auto"
+    device_map: Annotated[
+        str | dict[str, int | str] | None,
+        Field(description="As in from_pretrained: auto, a device, or a mapping of modules to devices; null: the CPU"),
+        _or_say("a device, auto, or a mapping of modules to devices"),
+    ] = "auto"
+    attn_implementation: Annotated[
+        str | None, Field(description="eager, sdpa, flash_attention_2 …; default: what the model chooses")
+    ] = None
+    quantization: Annotated[dict[str, Any] | None, Field(description="quantization_config, with its quant_method")] = (
+        None
+    )
     trust_remote_code: Annotated[bool, Field(description="Run code that comes with the model")] = False
-    use_safetensors: Annotated[bool, Field(description="false also accepts pickled weights")] = True
+    use_safetensors: Annotated[bool, Field(description="false also accepts pickled weights, which can run code")] = True
     engine: Annotated[Engine, Field(description="Who turns the crank: generate = stock model.generate")] = "generate"
-    kv_cache: Annotated[KvCache, Field(description="reuse: kept across the turns of a conversation; fresh: none")] = "reuse"
-    template_kwargs: Annotated[dict[str, Any], Field(description="Arguments of the chat template, e.g. enable_thinking")] = {}
+    kv_cache: Annotated[
+        KvCache, Field(description="reuse: kept across the turns of a conversation; fresh: every turn prefills anew")
+    ] = "reuse"
+    template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the chat template, e.g. enable_thinking: false"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
 
 
 class ConversationFilter(Shape):
-    """Which conversations of which files."""
+    """Which conversations of which files. Tags and ids both have to fit; a list that is empty keeps everything."""
 
-    files: list[str]
-    tags: Annotated[list[str], Field(description="Keep conversations with any of these tags")] = []
-    exclude_tags: list[str] = []
-    ids: Annotated[list[str], Field(description="Keep these conversations only")] = []
+    files: Annotated[list[str], Field(min_length=1, description="Files and globs such as prompts/*.yaml")]
+    tags: list[str] = Field(default_factory=list, description="Keep conversations with any of these tags")
+    exclude_tags: list[str] = Field(default_factory=list, description="Drop conversations with any of these tags")
+    ids: list[str] = Field(default_factory=list, description="Keep these conversations only")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"files": value} if isinstance(value, list) else value
 
 
 class RunConfig(Shape):
     """One run: models × sampling × conversations × repeats × launches."""
 
-    models: Annotated[list[ModelSpec | str], Field(min_length=1)]
-    sampling: Annotated[dict[str, Any], Field(description="Generation parameters; a list is an axis of the matrix")] = {}
-    conversations: Annotated[list[str] | ConversationFilter, Field(description="Files, globs, or files with filters")]
-    history: History = "generated"
-    length: Length = "natural"
-    lane: Annotated[Lane | None, Field(description="speed = scripted + fixed + greedy; behaviour = generated + natural")] = None
-    chat_format: ChatFormat = "auto"
-    on_overflow: OnOverflow = "stop"
-    repeats: Annotated[int, Field(ge=1)] = 1
-    launches: Annotated[int, Field(ge=1)] = 1
-    warmup: Annotated[int, Field(ge=0, description="Conversations replayed before measuring, per launch and sampling")] = 1
-    seed: int = 0
-    timeout: Annotated[float | None, Field(gt=0, description="Seconds a turn may take")] = None
-    template_now: Annotated[str, Field(description="The date templates are told, ISO 8601")] = "2026-01-01T00:00:00"
+    models: Annotated[
+        list[ModelSpec], Field(min_length=1, description="What to load: names, or mappings with settings")
+    ]
+    sampling: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Generation parameters under Hugging Face's names; a list is an axis of the matrix",
+    )
+    conversations: Annotated[
+        ConversationFilter, Field(description="Files and globs, or a mapping of files with filters")
+    ]
+    history: Annotated[
+        History,
+        Field(
+            description="What feeds on: generated = the model's replies, scripted = the gold replies, "
+            "fill = only turns without a gold reply are generated"
+        ),
+    ] = "generated"
+    length: Annotated[
+        Length, Field(description="natural: until the model ends; fixed: exactly max_new_tokens, EOS and stops off")
+    ] = "natural"
+    lane: Annotated[
+        Lane | None,
+        Field(
+            description="speed = scripted + fixed + greedy unless sampling is the subject; "
+            "behaviour = generated + natural"
+        ),
+    ] = None
+    chat_format: Annotated[
+        ChatFormat,
+        Field(description="auto: the model's template, else transcript; transcript: Alice: … / Bob: … lines"),
+    ] = "auto"
+    on_overflow: Annotated[
+        OnOverflow, Field(description="What happens to a conversation that outgrows max_length or the context")
+    ] = "stop"
+    repeats: Annotated[int, Field(ge=1, description="How often each cell is played within a launch")] = 1
+    launches: Annotated[int, Field(ge=1, description="Fresh processes per model, the models taking turns")] = 1
+    warmup: Annotated[
+        int, Field(ge=0, description="Conversations replayed before measuring, per launch and sampling")
+    ] = 1
+    seed: Annotated[int, Field(description="Base of every turn's own seed, and of the order of cells")] = 0
+    timeout: Annotated[float | None, Field(gt=0, description="Seconds a turn may take; null: no limit")] = None
+    template_now: Annotated[str, Field(description="The date that chat templates are told, ISO 8601")] = (
+        "2026-01-01T00:00:00"
+    )
+
+    _source: str = PrivateAttr(default="config")
+    _given: dict[str, Any] | None = PrivateAttr(default=None)
+
+    @field_validator("template_now")
+    @classmethod
+    def _is_a_date(cls, value: str) -> str:
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"should be a date such as 2026-01-01T00:00:00, not {value!r}") from None
+        return value
+
+    @property
+    def source(self) -> str:
+        """Where the config came from: a file, or whatever its maker called it."""
+        return self._source
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The config as it was written, `--set` included, before lanes and globs were resolved."""
+        return self.model_dump(mode="json") if self._given is None else self._given
+
+    def coming_from(self, source: str, given: dict[str, Any]) -> RunConfig:
+        """This config with its origin."""
+        copy = self.model_copy()
+        copy._source, copy._given = source, given
+        return copy

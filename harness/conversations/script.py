@@ -12,6 +12,11 @@ from harness.records import CheckResult, Message, Persona
 class Check(Protocol):
     """Something a reply must satisfy. Checks are deterministic; latency limits are rules of a gate instead."""
 
+    @property
+    def name(self) -> str:
+        """How results are labelled: readable, the same in every run, and different for different checks."""
+        ...
+
     def judge(self, reply: str, completion_tokens: int | None) -> CheckResult: ...
 
 
@@ -35,7 +40,7 @@ class Conversation:
     turns: tuple[Turn, ...]
     tags: tuple[str, ...] = ()
     language: str | None = None
-    persona: Persona = Persona()
+    persona: Persona = field(default_factory=Persona)
     system: str | None = None
     expect: tuple[Check, ...] = ()
     source: str = ""

@@ -1,0 +1,84 @@
+"""configs/*.yaml, the command line or a Python mapping → RunConfig, with every mistake of all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.config.generation import GENERATION_PARAMETERS, is_axis
+from harness.config.matrix import RESERVED, expand
+from harness.config.plan import assemble
+from harness.config.schema import RunConfig
+from harness.documents import Document, Problem, Source, document_of, fit, read_document, set_values
+from harness.errors import DocumentError, Mistake
+
+_LANES: Mapping[str, Mapping[str, str]] = {
+    "speed": {"history": "scripted", "length": "fixed"},
+    "behaviour": {"history": "generated", "length": "natural"},
+}
+
+
+def load_config(path: Source, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config of a file, after `a.b.0.c=value` overrides (values are YAML).
+
+    Its lane is resolved, its globs have become files (looked for in the current directory, then beside the config), and
+    `plan` will accept it. Raises DocumentError with every mistake of the config, the overrides and the prompts files.
+    """
+    return _resolved(read_document(path), Path(path).parent, overrides)
+
+
+def parse_config(values: Mapping[str, Any], source: str = "config", overrides: Sequence[str] = ()) -> RunConfig:
+    """The config that a mapping means, as `load_config` would; mistakes name `source`."""
+    return _resolved(document_of(values, source), None, overrides)
+
+
+def _resolved(document: Document, folder: Path | None, overrides: Sequence[str]) -> RunConfig:
+    document = set_values(replace(document, value=_spelt_out(document.value)), overrides)
+    value, problems = _in_lane(document.value)
+    config, found = fit(value, RunConfig)
+    problems += found
+    mistakes: list[Mistake] = []
+    if config is not None:
+        config = config.coming_from(document.source, document.value)
+        plan, found, mistakes = assemble(config, folder)
+        problems += found
+        config = plan.config if plan is not None else config
+    elif isinstance(value.get("sampling"), dict):
+        problems += expand(value["sampling"])[1]
+    if config is None or problems or document.problems or mistakes:
+        raise DocumentError([*document.mistakes(problems), *mistakes])
+    return config
+
+
+def _spelt_out(value: dict[str, Any]) -> dict[str, Any]:
+    """Models as mappings, so that `--set models.0.dtype=float32` works on `models: [builtin:pico]`."""
+    models = value.get("models")
+    if not isinstance(models, list):
+        return value
+    return {**value, "models": [{"model": spec} if isinstance(spec, str) else spec for spec in models]}
+
+
+def _in_lane(value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """The values with what their lane means filled in, and what contradicts it."""
+    lane = value.get("lane")
+    if not isinstance(lane, str) or lane not in _LANES:
+        return value, []
+    meaning = _LANES[lane]
+    problems = [
+        Problem((key,), f"{value[key]} contradicts lane: {lane}, which means {key}: {meant}", "leave one of them out")
+        for key, meant in meaning.items()
+        if key in value and value[key] != meant
+    ]
+    sampling = value.get("sampling", {})
+    if lane == "speed" and isinstance(sampling, dict) and not _is_the_subject(sampling):
+        sampling = {**sampling, "do_sample": False}
+    return {**value, **meaning, "sampling": sampling}, problems
+
+
+def _is_the_subject(sampling: Mapping[str, Any]) -> bool:
+    """Whether a config is about sampling, so that the speed lane must not make it greedy."""
+    return "do_sample" in sampling or any(
+        name in RESERVED or (name in GENERATION_PARAMETERS and is_axis(name, entry)) for name, entry in sampling.items()
+    )

@@ -1,0 +1,230 @@
+"""A config, carried out on paper: the models, samplings and conversations of a run, its cells and their order.
+
+    cells = models × samplings × conversations × repeats × launches
+
+Order matters where machines drift. The models take turns over the launches, A B then B A; within a launch the repeats
+follow each other, and within a repeat samplings and conversations are shuffled by a generator seeded with
+(seed, launch, repeat) – the same for every model, the same in every process, the same when a run is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.config.files import choose, find_files
+from harness.config.labels import labelled
+from harness.config.matrix import Sampling, expand
+from harness.config.schema import ModelSpec, RunConfig
+from harness.conversations.load import load_conversations
+from harness.conversations.script import Conversation
+from harness.documents import Keys, Problem, document_of
+from harness.errors import DocumentError, Mistake
+from harness.records import Cell, short_hash
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. Every model has a label; labels, sampling names and conversation ids are unique."""
+
+    config: RunConfig
+    models: tuple[ModelSpec, ...]
+    samplings: tuple[Sampling, ...]
+    conversations: tuple[Conversation, ...]
+
+    @property
+    def repeats(self) -> int:
+        return self.config.repeats
+
+    @property
+    def launches(self) -> int:
+        return self.config.launches
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+    def model(self, label: str) -> ModelSpec:
+        """The model of a label. Raises KeyError."""
+        return {spec.label: spec for spec in self.models}[label]
+
+    def sampling(self, name: str) -> Sampling:
+        """The sampling of a name. Raises KeyError."""
+        return {sampling.name: sampling for sampling in self.samplings}[name]
+
+    def conversation(self, conversation_id: str) -> Conversation:
+        """The conversation of an id. Raises KeyError."""
+        return {conversation.id: conversation for conversation in self.conversations}[conversation_id]
+
+    def launch_order(self, launch: int) -> tuple[ModelSpec, ...]:
+        """The models in the order in which they are launched: A B, B A, A B …, so that drift hits both alike."""
+        return self.models[::-1] if launch % 2 else self.models
+
+    def cell_order(self, model_label: str, launch: int) -> tuple[Cell, ...]:
+        """The cells of one model in one launch, in the order in which they are played."""
+        cells: list[Cell] = []
+        for repeat in range(self.repeats):
+            pairs = [(sampling, talk) for sampling in self.samplings for talk in self.conversations]
+            # Text as a seed is hashed by SHA-512, which is the same in every process (hash() is not).
+            random.Random(f"{self.seed}/{launch}/{repeat}").shuffle(pairs)  # noqa: S311 - an order, not a secret
+            cells += [Cell(model_label, sampling.name, talk.id, repeat, launch) for sampling, talk in pairs]
+        return tuple(cells)
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, in the order in which a run on one machine plays them."""
+        for launch in range(self.launches):
+            for spec in self.launch_order(launch):
+                assert spec.label is not None
+                yield from self.cell_order(spec.label, launch)
+
+    def turns_of(self, conversation: Conversation) -> tuple[int, ...]:
+        """The indexes of the turns that are generated: under `history: fill` only those without a gold reply."""
+        return tuple(
+            index
+            for index, turn in enumerate(conversation.turns)
+            if self.config.history != "fill" or turn.assistant is None
+        )
+
+    @property
+    def n_cells(self) -> int:
+        return len(self.models) * len(self.samplings) * len(self.conversations) * self.repeats * self.launches
+
+    @property
+    def n_turns(self) -> int:
+        """Turns that are generated and measured, warm-up not counted."""
+        turns = sum(len(self.turns_of(conversation)) for conversation in self.conversations)
+        return turns * len(self.models) * len(self.samplings) * self.repeats * self.launches
+
+    def resolved(self) -> dict[str, Any]:
+        """The plan as JSON: nothing is left to defaults, globs or files that may change."""
+        rest = self.config.model_dump(mode="json", exclude={"models", "sampling", "conversations"})
+        return {
+            "models": [spec.model_dump(mode="json") for spec in self.models],
+            "samplings": {sampling.name: dict(sampling.parameters) for sampling in self.samplings},
+            "conversations": [
+                {
+                    "id": conversation.id,
+                    "source": conversation.source,
+                    "turns": len(conversation.turns),
+                    "digest": conversation_digest(conversation),
+                    "turn_digests": list(turn_digests(conversation)),
+                }
+                for conversation in self.conversations
+            ],
+            **rest,
+            "n_cells": self.n_cells,
+            "n_turns": self.n_turns,
+        }
+
+    @cached_property
+    def config_hash(self) -> str:
+        """Stands for everything that decides what is run: equal hashes mean that a run can be resumed.
+
+        Where files lie does not count, what is in them does.
+        """
+        resolved = self.resolved()
+        for conversation in resolved["conversations"]:
+            del conversation["source"]
+        return short_hash(_canonical(resolved))
+
+
+def plan(config: RunConfig) -> Plan:
+    """The plan of a config. Raises DocumentError with everything that keeps it from being carried out."""
+    made, problems, mistakes = assemble(config, None)
+    if made is None:
+        document = document_of(config.given, config.source)
+        raise DocumentError([*document.mistakes(problems), *mistakes])
+    return made
+
+
+def assemble(config: RunConfig, folder: Path | None) -> tuple[Plan | None, list[Problem], list[Mistake]]:
+    """The plan, or None with the problems of the config and the mistakes of the prompts files it names."""
+    under: Keys = ("conversations",)
+    short_form = isinstance(config.given.get("conversations"), list)
+    models, problems = labelled(config.models)
+    samplings, found = expand(config.sampling)
+    problems += found
+    files, found = find_files(config.conversations.files, folder, under if short_form else (*under, "files"))
+    problems += found
+    mistakes: list[Mistake] = []
+    conversations: tuple[Conversation, ...] = ()
+    try:
+        conversations = load_conversations(files) if not found else ()
+    except DocumentError as error:
+        mistakes += error.mistakes
+    if conversations:
+        conversations, found = choose(conversations, config.conversations, under)
+        problems += found
+    problems += _length_problems(config, samplings)
+    mistakes += _history_mistakes(config, conversations)
+    if problems or mistakes:
+        return None, problems, mistakes
+    resolved = config.conversations.model_copy(update={"files": files})
+    config = config.model_copy(update={"conversations": resolved}).coming_from(config.source, config.given)
+    return Plan(config, models, samplings, conversations), [], []
+
+
+def _length_problems(config: RunConfig, samplings: tuple[Sampling, ...]) -> list[Problem]:
+    unsaid = [sampling.name for sampling in samplings if sampling.parameters.get("max_new_tokens") is None]
+    if config.length == "natural" or not unsaid:
+        return []
+    where = "length" if "length" in config.given else "lane"
+    which = "" if len(unsaid) == len(samplings) else f" (not said by {', '.join(unsaid)})"
+    return [Problem((where,), f"a fixed length needs max_new_tokens{which}", "set sampling.max_new_tokens")]
+
+
+def _history_mistakes(config: RunConfig, conversations: tuple[Conversation, ...]) -> list[Mistake]:
+    mistakes = []
+    for conversation in conversations:
+        subject = f"{conversation.source}: {conversation.id}"
+        open_turns = [index for index, turn in enumerate(conversation.turns) if turn.assistant is None]
+        if config.history == "scripted":
+            # The last reply feeds nothing, so it needs no gold.
+            for index in (index for index in open_turns if index < len(conversation.turns) - 1):
+                fact = "has no assistant line for history: scripted to go on with"
+                mistakes.append(Mistake(f"{subject}.turns.{index}", fact, "add one, or use history: generated"))
+        elif config.history == "fill" and not open_turns:
+            mistakes.append(Mistake(subject, "leaves history: fill nothing to generate", "drop a gold reply"))
+    return mistakes
+
+
+def conversation_digest(conversation: Conversation) -> str:
+    """A hash of everything in a conversation but the file it came from."""
+    return short_hash(_canonical(_content(conversation)))
+
+
+def turn_digests(conversation: Conversation) -> tuple[str, ...]:
+    """One hash per turn, of everything in the script that can decide its prompt and its checks."""
+    content = _content(conversation)
+    turns = content.pop("turns")
+    content.pop("tags")
+    return tuple(short_hash(_canonical([content, turns[: index + 1]])) for index in range(len(turns)))
+
+
+def _content(conversation: Conversation) -> dict[str, Any]:
+    return {
+        "id": conversation.id,
+        "tags": conversation.tags,
+        "language": conversation.language,
+        "persona": asdict(conversation.persona),
+        "system": conversation.system,
+        "expect": [check.name for check in conversation.expect],
+        "turns": [
+            {
+                "user": turn.user,
+                "assistant": turn.assistant,
+                "expect": [check.name for check in turn.expect],
+                "capture": dict(turn.capture),
+            }
+            for turn in conversation.turns
+        ],
+    }
+
+
+def _canonical(value: Mapping[str, Any] | list[Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
