@@ -1,0 +1,95 @@
+"""JSON Schemas of the two file formats, for editors: completion, hover texts and red underlines while typing.
+
+They are made from the same tables that loading uses. Loading knows more (patterns, variables, clashes): a file that an
+editor accepts can still hold mistakes, never the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.config.generation import GENERATION_PARAMETERS, Kind, Parameter, refusal
+from harness.config.schema import RunConfig
+from harness.conversations.expect import check_schema
+from harness.conversations.load import PromptsShape
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_INTEGER = {"type": "integer"}
+_NUMBER = {"type": "number"}
+_INTEGERS = {"type": "array", "items": _INTEGER}
+_TYPES: Mapping[Kind, dict[str, Any]] = {
+    "int": _INTEGER,
+    "float": _NUMBER,
+    "bool": {"type": "boolean"},
+    "text": {"type": "string"},
+    "ids": {"anyOf": [_INTEGER, _INTEGERS]},
+    "id_list": _INTEGERS,
+    "texts": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+    "id_lists": {"type": "array", "items": _INTEGERS},
+    "pair": {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
+    "biases": {"type": "array", "items": {"type": "array", "minItems": 2, "maxItems": 2}},
+    "mapping": {"type": "object"},
+    "early": {"enum": [True, False, "never"]},
+}
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema of configs/*.yaml."""
+    schema = RunConfig.model_json_schema()
+    parts = schema["$defs"]
+    properties = schema["properties"]
+    properties["models"]["items"] = {"anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/ModelSpec"}]}
+    files = parts["ConversationFilter"]["properties"]["files"]
+    properties["conversations"] = {
+        "anyOf": [{**files, "title": "Conversations"}, {"$ref": "#/$defs/ConversationFilter"}],
+        "description": properties["conversations"]["description"],
+    }
+    parts["Parameters"] = _parameters()
+    parts["Sampling"] = _parameters(
+        settings={
+            "type": "object",
+            "description": "Named samplings: parameters over the base",
+            "additionalProperties": {"$ref": "#/$defs/Parameters"},
+            "minProperties": 1,
+        },
+        include={
+            "type": "array",
+            "description": "Samplings to add; each says a value for every axis",
+            "items": {"$ref": "#/$defs/Parameters"},
+        },
+        exclude={
+            "type": "array",
+            "description": "Combinations to leave out: those that have all of an item's values",
+            "items": {"$ref": "#/$defs/Parameters"},
+        },
+    )
+    properties["sampling"] = {"$ref": "#/$defs/Sampling", "description": properties["sampling"]["description"]}
+    return {"$schema": _DIALECT, **schema, "title": "Run config of instruct-harness"}
+
+
+def prompts_schema() -> dict[str, Any]:
+    """JSON Schema of prompts/*.yaml."""
+    schema = PromptsShape.model_json_schema()
+    parts = schema["$defs"]
+    parts["Check"] = check_schema()
+    for shape in ("TurnShape", "ConversationShape"):
+        parts[shape]["properties"]["expect"]["items"] = {"$ref": "#/$defs/Check"}
+    return {"$schema": _DIALECT, **schema, "title": "Scripted conversations of instruct-harness"}
+
+
+def _parameters(**more: dict[str, Any]) -> dict[str, Any]:
+    allowed = {name: parameter for name, parameter in GENERATION_PARAMETERS.items() if not refusal(name, [1])}
+    return {
+        "type": "object",
+        "properties": {**{name: _parameter(parameter) for name, parameter in allowed.items()}, **more},
+        "additionalProperties": False,
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    """One value, or an axis of them; null leaves the parameter unset."""
+    bounds = {"minimum": parameter.least, "maximum": parameter.most, "exclusiveMinimum": parameter.above}
+    one = {**_TYPES[parameter.kind], **{key: bound for key, bound in bounds.items() if bound is not None}}
+    value = {"anyOf": [one, {"type": "null"}]}
+    return {"anyOf": [one, {"type": "null"}, {"type": "array", "items": value, "minItems": 1}]}
