@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.analysis.frames import load as load
-    from harness.runner import run as run
+    from harness.studies.replay import run as run
 
 __all__ = ["__version__", "load", "run"]
 
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     if name == "run":
-        from harness.runner import run
+        from harness.studies.replay import run
 
         return run
     if name == "__version__":

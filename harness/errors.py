@@ -4,8 +4,7 @@
     ├── UsageError               a command or config that cannot be carried out      (2)
     │   └── DocumentError        mistakes in a file someone wrote, all at once       (2)
     ├── ModelError               a model that cannot be loaded or is not supported   (2)
-    ├── StoreError               a run that cannot be written or read                (2)
-    └── WorkerError              a worker process that broke its side of the pipe    (1)
+    └── StoreError               a run that cannot be written or read                (2)
 
 What goes wrong *while a turn is answered* is not an exception but a `records.Failure` inside the turn's record:
 a run must survive it.
@@ -63,7 +62,3 @@ class StoreError(HarnessError):
     """A run cannot be written to or read from the results directory."""
 
     exit_code = 2
-
-
-class WorkerError(HarnessError):
-    """A worker process said something its parent cannot understand."""

@@ -90,6 +90,12 @@ class RunWriter:
         self._file.close()
         self._lock.release()
 
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def _guarded(self, write: Callable[[], object]) -> None:
         try:
             write()

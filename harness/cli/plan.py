@@ -1,0 +1,121 @@
+"""`harness plan`: what a run would do, from configs and tokenizers alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from harness.cli.options import (
+    ConfigFile,
+    DoSample,
+    MaxLength,
+    MaxNewTokens,
+    Models,
+    Prompts,
+    RepetitionPenalty,
+    Results,
+    Sets,
+    Temperature,
+    TopK,
+    TopP,
+    plan_of,
+    sampling_assignments,
+)
+
+if TYPE_CHECKING:
+    from harness.backends.seam import Preview
+    from harness.config.plan import Plan
+    from harness.config.schema import ModelSpec
+
+
+def plan(
+    config: ConfigFile = None,
+    model: Models = None,
+    prompts: Prompts = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    temperature: Temperature = None,
+    repetition_penalty: RepetitionPenalty = None,
+    max_length: MaxLength = None,
+    max_new_tokens: MaxNewTokens = None,
+    do_sample: DoSample = None,
+    sets: Sets = None,
+    results: Results = Path("results"),
+) -> None:
+    """Show the matrix, the first prompt, the effective settings and every warning, without loading weights."""
+    from harness.errors import DocumentError, HarnessError, Mistake
+
+    sampling = sampling_assignments(
+        top_k=top_k,
+        top_p=top_p,
+        temperature=temperature,
+        repetition_penalty=repetition_penalty,
+        max_length=max_length,
+        max_new_tokens=max_new_tokens,
+        do_sample=do_sample,
+    )
+    planned = plan_of(config, model, prompts, sampling, sets)
+    typer.echo(_matrix(planned))
+    mistakes: list[Mistake] = []
+    for spec in planned.models:
+        try:
+            typer.echo(_model(spec, _preview(planned, spec)))
+        except HarnessError as error:
+            mistakes += error.mistakes
+    typer.echo(f"\nfree disk under {results}: {_free_gib(results):.1f} GiB")
+    if mistakes:
+        raise DocumentError(mistakes)
+
+
+def _preview(planned: Plan, spec: ModelSpec) -> Preview:
+    from harness.backends.open import preview
+    from harness.records import Message
+
+    conversation = planned.conversations[0]
+    return preview(
+        spec,
+        samplings={sampling.name: sampling.parameters for sampling in planned.samplings},
+        length=planned.config.length,
+        messages=(*conversation.opening(), Message("user", conversation.turns[0].user)),
+        persona=conversation.persona,
+        chat_format=planned.config.chat_format,
+        template_now=planned.config.template_now,
+    )
+
+
+def _matrix(planned: Plan) -> str:
+    config = planned.config
+    rows = [
+        ("models", ", ".join(str(spec.label) for spec in planned.models)),
+        ("samplings", ", ".join(sampling.name for sampling in planned.samplings)),
+        (
+            "conversations",
+            ", ".join(f"{one.id} ({len(planned.turns_of(one))} turns)" for one in planned.conversations),
+        ),
+        ("repeats × launches", f"{planned.repeats} × {planned.launches}"),
+        ("cells, turns", f"{planned.n_cells} cells, {planned.n_turns} turns"),
+        ("history, length", f"{config.history}, {config.length}"),
+    ]
+    return "\n".join(f"{name:<20}{value}" for name, value in rows)
+
+
+def _model(spec: ModelSpec, seen: Preview) -> str:
+    lines = [
+        f"\n{spec.label}  ({spec.model})",
+        f"  first prompt: {seen.prompt_tokens} tokens; context: {seen.context_tokens or 'unknown'}",
+        *(f"  │ {line}" for line in seen.prompt.splitlines()),
+        *(f"  note: {notice}" for notice in seen.notices),
+    ]
+    for name, settings in seen.effective.items():
+        values = ", ".join(f"{key}={value}" for key, value in sorted(settings.values.items()))
+        lines.append(f"  {name}: {values}")
+        lines += [f"    warning: {warning}" for warning in settings.warnings]
+    return "\n".join(lines)
+
+
+def _free_gib(results: Path) -> float:
+    existing = next(path for path in (results.absolute(), *results.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free / 2**30

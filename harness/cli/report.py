@@ -1,0 +1,39 @@
+"""`harness report`: the tables of finished or unfinished runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from harness.cli.options import Results
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs, or their names.")],
+    results: Results = Path("results"),
+    output: Annotated[
+        Literal["table", "markdown", "csv", "json"], typer.Option("--format", help="What to print on stdout.")
+    ] = "table",
+) -> None:
+    """Print tables, and write report.md, summary.csv and turns.parquet into each run."""
+    from rich.console import Console
+
+    from harness.analysis.frames import load
+    from harness.report.files import write_reports
+    from harness.report.markdown import markdown
+    from harness.report.terminal import print_report
+
+    for named in runs:
+        run = load(named if named.exists() else results / named)
+        write_reports(run)
+        if output == "table":
+            print_report(run, Console())
+        elif output == "markdown":
+            typer.echo(markdown(run))
+        else:
+            from harness.analysis.summary import by_setting
+
+            table = by_setting(run)
+            typer.echo(table.to_csv(index=False) if output == "csv" else table.to_json(orient="records", indent=2))

@@ -1,0 +1,116 @@
+"""`harness run`: play the cells of a config and report on them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import (
+    ConfigFile,
+    DoSample,
+    MaxLength,
+    MaxNewTokens,
+    Models,
+    Prompts,
+    RepetitionPenalty,
+    Results,
+    Sets,
+    Temperature,
+    TopK,
+    TopP,
+    plan_of,
+    sampling_assignments,
+)
+
+SOME_CELLS_FAILED = 6
+
+
+def run(
+    config: ConfigFile = None,
+    model: Models = None,
+    prompts: Prompts = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    temperature: Temperature = None,
+    repetition_penalty: RepetitionPenalty = None,
+    max_length: MaxLength = None,
+    max_new_tokens: MaxNewTokens = None,
+    do_sample: DoSample = None,
+    repeats: Annotated[int | None, typer.Option("--repeats", help="Play each cell so often.")] = None,
+    launches: Annotated[int | None, typer.Option("--launches", help="Fresh processes per model.")] = None,
+    sets: Sets = None,
+    results: Results = Path("results"),
+    run_id: Annotated[str | None, typer.Option("--run-id", help="Name of the run; default: time and config.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Play failed conversations again.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
+) -> None:
+    """Replay the conversations of a config to its models. The run's path is the last line on stdout.
+
+    The same command again completes what a killed run left undone.
+    """
+    from harness.cli.progress import ProgressDisplay
+    from harness.studies.replay import replay, resolve
+
+    sampling = sampling_assignments(
+        top_k=top_k,
+        top_p=top_p,
+        temperature=temperature,
+        repetition_penalty=repetition_penalty,
+        max_length=max_length,
+        max_new_tokens=max_new_tokens,
+        do_sample=do_sample,
+    )
+    counts = {"repeats": repeats, "launches": launches}
+    assignments = [*(f"{name}={count}" for name, count in counts.items() if count is not None), *(sets or [])]
+    if resume is not None and config is None and not model and not prompts:
+        from harness.store import read_manifest
+
+        plan = resolve(read_manifest(resume)["config"], [*sampling, *assignments])
+    else:
+        plan = plan_of(config, model, prompts, sampling, assignments)
+
+    signal.signal(signal.SIGTERM, _end_in_order)
+    display = ProgressDisplay(plan, quiet=quiet)
+    try:
+        with display:
+            path = replay(
+                plan, results=results, run_id=run_id, resume=resume, retry_failed=retry_failed, watch=display.show
+            )
+    except KeyboardInterrupt:
+        _say_how_to_go_on(display.path)
+        sys.exit(130)
+    except SystemExit:
+        _say_how_to_go_on(display.path)
+        raise
+    failed = _show(path, quiet)
+    typer.echo(path)
+    if failed:
+        sys.exit(SOME_CELLS_FAILED)
+
+
+def _show(path: Path, quiet: bool) -> int:
+    """Print the tables; return the number of failed turns."""
+    from rich.console import Console
+
+    from harness.analysis.frames import load
+    from harness.report.terminal import print_report
+
+    loaded = load(path)
+    if not quiet:
+        print_report(loaded, Console(stderr=True))
+    return int((loaded.turns["state"] == "failed").sum())
+
+
+def _end_in_order(signal_number: int, frame: object) -> None:
+    """SIGTERM unwinds the stack, so that the worker is ended and the store is closed."""
+    sys.exit(128 + signal_number)
+
+
+def _say_how_to_go_on(path: Path | None) -> None:
+    if path is not None:
+        typer.echo(f"stopped; go on with: harness run --resume {path}", err=True)

@@ -1,0 +1,17 @@
+"""`harness schema`: the JSON Schemas of the two file formats, for editors."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import typer
+
+
+def schema(
+    of: Annotated[Literal["config", "prompts"], typer.Argument(help="Which file format.")] = "config",
+) -> None:
+    """Print the JSON Schema of run configs or of scripted conversations."""
+    from harness.config.json_schema import config_schema, prompts_schema
+
+    typer.echo(json.dumps(config_schema() if of == "config" else prompts_schema(), indent=2))

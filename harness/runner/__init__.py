@@ -1,0 +1,1 @@
+"""Plans become records here: worker processes, the one writer, resuming."""

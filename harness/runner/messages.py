@@ -1,0 +1,116 @@
+"""What the parent and a worker process say to each other: one job down, events up, pickled on pipes of our own.
+
+Both ends are the same program of the same user, so pickle is a safe and exact way to pass frozen values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.backends.seam import EffectiveSettings, LoadReport
+from harness.chat import Rules
+from harness.config.schema import ChatFormat, ModelSpec
+from harness.conversations.script import Conversation
+from harness.errors import Mistake
+from harness.records import Cell, Circumstances, Failure, TurnRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """One conversation to play: its circumstances, by which rules."""
+
+    conversation: Conversation
+    circumstances: Circumstances
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything a worker process needs: load this model once, play these conversations in this order."""
+
+    spec: ModelSpec
+    chat_format: ChatFormat
+    template_now: str
+    samplings: Mapping[str, Mapping[str, Any]]
+    check_first: tuple[ModelSpec, ...]
+    """Models to look at (tokenizer and configs, no weights) before loading: the first worker of a run finds the
+    mistakes of all of them, not the last one an hour later."""
+    warmups: tuple[Play, ...]
+    plays: tuple[Play, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is loaded; `effective` is by sampling name."""
+
+    report: LoadReport
+    effective: Mapping[str, EffectiveSettings]
+    threads: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The model could not be loaded; the worker ends."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDone:
+    """A turn has ended, well or badly."""
+
+    record: TurnRecord
+
+
+@dataclass(frozen=True, slots=True)
+class CellDone:
+    """A conversation has come to its end."""
+
+    cell: Cell
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Models of the run that cannot be used; said before any weight is loaded."""
+
+    mistakes: tuple[Mistake, ...]
+
+
+Event = Refused | Loaded | LoadFailed | TurnDone | CellDone
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run's directory exists; said to whoever watches, as the two below."""
+
+    path: Path
+    cells: int
+    turns: int
+    cells_done: int
+    turns_done: int
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """A worker process for one model and launch is loading."""
+
+    model: str
+    launch: int
+    launches: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """A worker process ended before its work did; the conversation in flight is recorded as failed."""
+
+    model: str
+    launch: int
+    failure: Failure
+
+
+Progress = RunStarted | WorkerStarted | WorkerDied | Event
+Watch = Callable[[Progress], None]

@@ -1,0 +1,101 @@
+"""A worker process as its parent sees it: started with a job, read until it ends, killed when it must be.
+
+The parent blocks on the pipe; it never polls, so it takes no processor time while a turn is being measured. Only a
+worker that stays silent far beyond the time-out of a turn is killed, by a timer that sleeps until then.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+from harness.records import Failure
+from harness.runner.messages import Event, Job, Loaded
+
+_LAST_WORDS_BYTES = 2000
+
+
+class WorkerProcess:
+    """One launch of one model. Use it as a context manager: at the end the process is gone, however the block ended."""
+
+    def __init__(self, job: Job, log: Path, timeout_s: float | None) -> None:
+        self._log = log.open("ab")
+        self._log_start = self._log.tell()
+        self._silence_limit_s = None if timeout_s is None else 2 * timeout_s + 10
+        self._hung = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "harness.runner.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends the worker in its own time
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        with suppress(BrokenPipeError):  # if it died at once, `events` and `failure` tell
+            pickle.dump(job, self._stdin)
+            self._stdin.flush()
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._stdout.close()
+        with suppress(BrokenPipeError):  # closing flushes what a dead worker never read
+            self._stdin.close()
+        self._log.close()
+
+    def events(self) -> Iterator[Event]:
+        """What the worker says, until it ends."""
+        loaded = False
+        while True:
+            # Loading may download for hours; only turns have a time-out.
+            timer = self._kill_later() if loaded and self._silence_limit_s is not None else None
+            try:
+                event = cast("Event", pickle.load(self._stdout))  # noqa: S301 – our own worker wrote it
+            except (EOFError, pickle.UnpicklingError):  # it ended, perhaps in the middle of a word
+                return
+            finally:
+                if timer is not None:
+                    timer.cancel()
+            loaded = loaded or isinstance(event, Loaded)
+            yield event
+
+    def failure(self) -> Failure:
+        """Why the worker ended without finishing its work."""
+        code = self._process.wait()
+        if self._hung:
+            return Failure(
+                "Timeout", "decode", f"no sign of life for {self._silence_limit_s:g} s; the worker was killed"
+            )
+        if code < 0:
+            hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+            return Failure("WorkerDied", "decode", f"killed by {signal.Signals(-code).name}{hint}")
+        return Failure("WorkerDied", "decode", f"exit code {code}: {self._last_words()}")
+
+    def _kill_later(self) -> threading.Timer:
+        timer = threading.Timer(self._silence_limit_s or 0, self._kill_hung)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _kill_hung(self) -> None:
+        self._hung = True
+        self._process.kill()
+
+    def _last_words(self) -> str:
+        """The last line of this worker's stderr."""
+        with open(self._log.name, "rb") as log:
+            log.seek(self._log_start)
+            lines = log.read()[-_LAST_WORDS_BYTES:].decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"

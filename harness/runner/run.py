@@ -1,0 +1,306 @@
+"""Runs the cells of a plan: one worker process per model and launch, the models taking turns, one writer.
+
+Every planned conversation ends up in the store: played, or failed with a reason. A run that is killed at any moment
+loses the conversation in flight; running it again plays what is missing and nothing else.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from harness.backends.seam import Reply, TurnRequest
+from harness.chat import Rules, replay
+from harness.config.plan import Plan
+from harness.config.schema import ModelSpec
+from harness.errors import DocumentError, UsageError
+from harness.meters.environment import environment
+from harness.records import Cell, Circumstances, Failure, TurnRecord
+from harness.runner.messages import (
+    CellDone,
+    Job,
+    Loaded,
+    LoadFailed,
+    Play,
+    Refused,
+    RunStarted,
+    TurnDone,
+    Watch,
+    WorkerDied,
+    WorkerStarted,
+)
+from harness.runner.process import WorkerProcess
+from harness.store import WORKERS_LOG, RunWriter, create, next_attempt, read_manifest, reopen, runs, settled
+
+_FRUITLESS_DEATHS = 2
+"""After so many worker deaths in a row without one finished conversation, the rest of the launch is given up."""
+
+
+def execute(
+    plan: Plan,
+    *,
+    results: Path,
+    run_id: str | None = None,
+    resume: Path | None = None,
+    retry_failed: bool = False,
+    watch: Watch = lambda progress: None,
+) -> Path:
+    """Run every cell of the plan that has no complete attempt yet; return the run's directory.
+
+    `resume` names a run to go on with. Without it, a run named `run_id` is gone on with if it exists, and without a
+    `run_id` the latest unfinished run of the very same config. `retry_failed` plays failed conversations again.
+
+    Raises UsageError where the run to resume belongs to another config, StoreError where results cannot be written,
+    and DocumentError where models cannot be used.
+    """
+    path = resume or _run_to_go_on_with(plan, results, run_id)
+    writer, records = _open(plan, results, run_id, path)
+    with writer:
+        _Execution(plan, writer, list(records), retry_failed, watch, resumed=path is not None).run()
+    return writer.path
+
+
+def _run_to_go_on_with(plan: Plan, results: Path, run_id: str | None) -> Path | None:
+    if run_id is not None:
+        return results / run_id if (results / run_id).exists() else None
+    for path in reversed(runs(results)):
+        manifest = read_manifest(path)
+        if manifest["config_hash"] == plan.config_hash and manifest["finished_at"] is None:
+            return path
+    return None
+
+
+def _open(plan: Plan, results: Path, run_id: str | None, path: Path | None) -> tuple[RunWriter, tuple[TurnRecord, ...]]:
+    now = datetime.now(UTC)
+    if path is not None:
+        writer, records = reopen(path)
+        if writer.manifest["config_hash"] != plan.config_hash:
+            writer.close()
+            raise UsageError(
+                str(path), "is a run of another config", "resume it with its own config, or choose another --run-id"
+            )
+        writer.manifest["resumed"] = [
+            *writer.manifest["resumed"],
+            {"at": now.isoformat(), "environment": environment()},
+        ]
+        return writer, records
+    manifest = {
+        "created_at": now.isoformat(),
+        "finished_at": None,
+        "resumed": [],
+        "command": sys.argv,
+        "harness_version": version("instruct-harness"),
+        "config_hash": plan.config_hash,
+        "config": plan.config.model_dump(mode="json"),
+        "plan": plan.resolved(),
+        "environment": environment(),
+        "launches": [],
+        "warnings": [],
+    }
+    return create(results, run_id or f"{now:%Y%m%d-%H%M%S}-{plan.config_hash[:6]}", manifest), ()
+
+
+class _Execution:
+    """One run in progress."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        writer: RunWriter,
+        records: list[TurnRecord],
+        retry_failed: bool,
+        watch: Watch,
+        *,
+        resumed: bool,
+    ) -> None:
+        self._plan = plan
+        self._writer = writer
+        self._watch = watch
+        self._conversations = {conversation.id: conversation for conversation in plan.conversations}
+        self._samplings = {sampling.name: sampling.parameters for sampling in plan.samplings}
+        self._attempts = {cell: next_attempt(records, cell) for cell in plan.cells()}
+        done = settled(records, self._planned_turns(), plan.config.on_overflow)
+        if retry_failed:
+            done = {cell: turns for cell, turns in done.items() if turns[-1].failure is None}
+        self._done = set(done)
+        self._fresh = not resumed
+        watch(
+            RunStarted(
+                path=writer.path,
+                cells=plan.n_cells,
+                turns=plan.n_turns,
+                cells_done=len(done),
+                turns_done=sum(len(turns) for turns in done.values()),
+                resumed=resumed,
+            )
+        )
+
+    def _planned_turns(self) -> dict[str, Sequence[int]]:
+        return {id_: self._plan.turns_of(conversation) for id_, conversation in self._conversations.items()}
+
+    def run(self) -> None:
+        for launch in range(self._plan.launches):
+            for spec in self._plan.launch_order(launch):
+                self._launch(spec, launch)
+        self._writer.manifest["finished_at"] = datetime.now(UTC).isoformat()
+        self._writer.save_manifest()
+
+    def _launch(self, spec: ModelSpec, launch: int) -> None:
+        """Play all pending conversations of one model and launch, with more than one worker if one dies."""
+        fruitless = 0
+        while pending := [cell for cell in self._plan.cell_order(label_of(spec), launch) if cell not in self._done]:
+            before = len(self._done)
+            failure = self._work_on(spec, launch, pending)
+            if failure is None:
+                return
+            fruitless = 0 if len(self._done) > before + 1 else fruitless + 1
+            if fruitless >= _FRUITLESS_DEATHS:
+                for cell in pending:
+                    if cell not in self._done:
+                        self._record_failure(spec, cell, [], failure)
+
+    def _work_on(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Failure | None:
+        """Let one worker play the pending cells; returns why it died, or None if it finished (or could not load)."""
+        label = label_of(spec)
+        self._watch(WorkerStarted(label, launch, self._plan.launches))
+        told: list[TurnRecord] = []
+        with WorkerProcess(
+            self._job(spec, launch, pending), self._writer.path / WORKERS_LOG, self._plan.config.timeout
+        ) as worker:
+            for event in worker.events():
+                match event:
+                    case Refused(mistakes):
+                        self._discard_if_empty()
+                        raise DocumentError(mistakes)
+                    case Loaded():
+                        self._fresh = False
+                        self._note_launch(label, launch, event)
+                    case LoadFailed(failure):
+                        self._note_launch(label, launch, event)
+                        for cell in pending:
+                            self._record_failure(spec, cell, [], failure)
+                    case TurnDone(record):
+                        self._writer.append(record)
+                        if record.circumstances.phase == "measure":
+                            told.append(record)
+                    case CellDone(cell):
+                        self._writer.sync()
+                        self._done.add(cell)
+                        told.clear()
+                self._watch(event)
+            in_flight = next((cell for cell in pending if cell not in self._done), None)
+            if in_flight is None:
+                return None
+            failure = worker.failure()
+        self._watch(WorkerDied(label, launch, failure))
+        self._record_failure(spec, in_flight, told, failure)
+        return failure
+
+    def _job(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Job:
+        config = self._plan.config
+        longest = max(
+            self._plan.conversations, key=lambda conversation: sum(len(turn.user) for turn in conversation.turns)
+        )
+        warmups = [
+            self._play(spec, Cell(label_of(spec), name, longest.id, repeat, launch), warm=True)
+            for name in self._samplings
+            for repeat in range(config.warmup)
+        ]
+        return Job(
+            spec=spec,
+            chat_format=config.chat_format,
+            template_now=config.template_now,
+            samplings=self._samplings,
+            check_first=self._plan.models if self._fresh else (),
+            warmups=tuple(warmups),
+            plays=tuple(self._play(spec, cell) for cell in pending),
+        )
+
+    def _play(self, spec: ModelSpec, cell: Cell, *, warm: bool = False) -> Play:
+        config = self._plan.config
+        return Play(
+            conversation=self._conversations[cell.conversation_id],
+            circumstances=Circumstances(
+                cell=cell,
+                history=config.history,
+                length=config.length,
+                engine=spec.engine,
+                kv_cache=spec.kv_cache,
+                phase="warmup" if warm else "measure",
+                attempt=0 if warm else self._attempts[cell],
+            ),
+            rules=Rules(
+                sampling=self._samplings[cell.sampling],
+                seed=config.seed,
+                on_overflow=config.on_overflow,
+                timeout_s=config.timeout,
+            ),
+        )
+
+    def _record_failure(self, spec: ModelSpec, cell: Cell, told: Sequence[TurnRecord], failure: Failure) -> None:
+        record = failed_turn(self._play(spec, cell), told, failure)
+        if record is not None:
+            self._writer.append(record)
+            self._watch(TurnDone(record))
+        self._writer.sync()
+        self._done.add(cell)
+        self._watch(CellDone(cell))
+
+    def _note_launch(self, model: str, launch: int, event: Loaded | LoadFailed) -> None:
+        """Keep in the manifest what this process loaded, and every warning once."""
+        manifest = self._writer.manifest
+        entry: dict[str, Any] = {"model": model, "launch": launch}
+        warnings: list[str] = list(manifest["warnings"])
+        if isinstance(event, Loaded):
+            entry |= {
+                **{
+                    name: getattr(event.report, name) for name in ("load_s", "import_s", "weights_s", "first_forward_s")
+                },
+                "facts": dict(event.report.facts),
+                "notices": event.report.notices,
+                "threads": event.threads,
+                "effective": event.effective,
+            }
+            warnings += [f"{model}: {notice}" for notice in event.report.notices]
+            warnings += [
+                f"{model}, {name}: {text}" for name, settings in event.effective.items() for text in settings.warnings
+            ]
+        else:
+            entry |= {"failure": event.failure}
+            warnings.append(f"{model}: {event.failure.message}")
+        manifest["launches"] = [*manifest["launches"], entry]
+        manifest["warnings"] = list(dict.fromkeys(warnings))
+        self._writer.save_manifest()
+
+    def _discard_if_empty(self) -> None:
+        """A new run whose models turned out to be unusable leaves nothing behind."""
+        if self._fresh:
+            shutil.rmtree(self._writer.path)
+
+
+def failed_turn(play: Play, told: Sequence[TurnRecord], failure: Failure) -> TurnRecord | None:
+    """The record of the turn a worker died in: the chat loop played again over the replies it had told.
+
+    None if it had told all of them and died before it could say that the conversation had ended.
+    """
+    answers: Iterator[Reply] = iter([Reply(text=record.reply, finish_reason=record.finish_reason) for record in told])
+    dialog = replay(play.conversation, play.circumstances, play.rules)
+    for request in dialog:
+        assert isinstance(request, TurnRequest), "the loop asks before it tells"
+        answer = next(answers, None)
+        record = dialog.send(answer or Reply(failure=failure))
+        if answer is None:
+            assert isinstance(record, TurnRecord), "the loop tells after it was answered"
+            return record
+    return None
+
+
+def label_of(spec: ModelSpec) -> str:
+    """The label a planned model spec carries."""
+    assert spec.label is not None, "the plan gives every model a label"
+    return spec.label

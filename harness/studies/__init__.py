@@ -1,0 +1,1 @@
+"""What drives the runner for a purpose."""
