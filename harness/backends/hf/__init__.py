@@ -1,0 +1,1 @@
+"""Models through transformers. Everything below imports torch and transformers and is itself imported only on use."""

@@ -1,0 +1,74 @@
+"""A loaded model: what was loaded, what its settings amount to, and sessions with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from harness.backends.hf.cache import why_not_reusable
+from harness.backends.hf.formats import Format
+from harness.backends.hf.session import HfSession
+from harness.backends.hf.settings import Settled, settle
+from harness.backends.seam import EffectiveSettings, LoadReport
+from harness.config.schema import ModelSpec
+from harness.records import Length
+
+
+class HfBackend:
+    """A model of transformers and its tokenizer, loaded and warm. Made by `harness.backends.hf.load.load`."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        chat_format: Format,
+        own: Mapping[str, Any],
+        context_tokens: int | None,
+        report: LoadReport,
+    ) -> None:
+        self.spec = spec
+        self.model = model
+        self.tokenizer = tokenizer
+        self.format = chat_format
+        self.report = report
+        self._own = own
+        self._context_tokens = context_tokens
+        self._settled: dict[str, Settled] = {}
+        self._reusable = spec.kv_cache == "reuse" and why_not_reusable(model) is None
+
+    def effective(self, sampling: Mapping[str, Any], length: Length) -> EffectiveSettings:
+        """What generation runs with for this sampling; raises UsageError for one that cannot be carried out."""
+        return self.settled(sampling, length).effective
+
+    def settled(self, sampling: Mapping[str, Any], length: Length) -> Settled:
+        """The merged settings, made once for each sampling: merging takes longer than a tiny model's first id."""
+        key = f"{length} {json.dumps(sampling, sort_keys=True, default=repr)}"
+        if key not in self._settled:
+            self._settled[key] = settle(
+                sampling,
+                length,
+                own=self._own,
+                stop_ids=self.format.stop_ids(),
+                tokenizer_eos=self.tokenizer.eos_token_id,
+                context_tokens=self._context_tokens,
+            )
+        return self._settled[key]
+
+    def may_hold(self, settled: Settled) -> bool:
+        """Whether a session may keep a cache of its own: the model can, and no setting asks for another kind."""
+        config = settled.config
+        return self._reusable and config.use_cache is not False and config.cache_implementation is None
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def count(self, text: str | None) -> int | None:
+        """How many ids a text has in this model's tokens; None for no text."""
+        return None if text is None else len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def open_session(self) -> HfSession:
+        return HfSession(self)

@@ -1,0 +1,161 @@
+"""Loading a model, timed in three parts: imports, weights, first forward.
+
+safetensors files are mapped, not read: `from_pretrained` of a gigabyte can take 50 ms, and its pages arrive in the
+first forward. So a load counts until that forward is done, or the first turn would pay for the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoQuantizationConfig
+
+from harness.backends.hf.backend import HfBackend
+from harness.backends.hf.cache import why_not_reusable
+from harness.backends.hf.formats import Format, choose_format
+from harness.backends.hf.generate import input_device, stream_on_time, synchronize
+from harness.backends.hf.settings import own_parameters
+from harness.backends.hf.source import Source, commit_of, context_tokens, explained, open_source
+from harness.backends.seam import LoadReport
+from harness.config.schema import ChatFormat, ModelSpec
+from harness.errors import ModelError
+from harness.meters.clock import real_clock
+from harness.meters.memory import MemoryGauge
+
+_PAGE = 4096  # bytes; larger pages are touched more than once, which does no harm
+
+
+def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: str, started_ns: int) -> HfBackend:
+    """Load the model that `name` (a Hub id or a directory) holds; `started_ns` is when importing began.
+
+    Raises ModelError, or OutOfMemory if it does not fit.
+    """
+    source = open_source(spec, name)
+    form = choose_format(
+        source.tokenizer,
+        chat_format,
+        subject=spec.model,
+        template_kwargs=spec.template_kwargs,
+        template_now=template_now,
+    )
+    if type(source.config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        MODEL_FOR_CAUSAL_LM_MAPPING[type(source.config)]  # imports the modelling code, several seconds of it
+    imported_ns = real_clock()
+    model, missing = _load_weights(source)
+    loaded_ns = real_clock()
+    with explained(spec):
+        _first_forward(model)
+    ready_ns = real_clock()
+    own = own_parameters(model.generation_config)
+    model.generation_config = GenerationConfig()  # see settings.py: what is not set must stay unset
+    notices = [*form.notices, *_notices(spec, model, missing)]
+    if model.device.type == "mps":
+        stream_on_time()
+    report = LoadReport(
+        load_s=(ready_ns - started_ns) / 1e9,
+        import_s=(imported_ns - started_ns) / 1e9,
+        weights_s=(loaded_ns - imported_ns) / 1e9,
+        first_forward_s=(ready_ns - loaded_ns) / 1e9,
+        facts=_facts(source, model, form),
+        notices=tuple(notices),
+    )
+    return HfBackend(spec, model, source.tokenizer, form, own, context_tokens(source.config), report)
+
+
+def _load_weights(source: Source) -> tuple[PreTrainedModel, list[str]]:
+    spec = source.spec
+    arguments: dict[str, Any] = {
+        "dtype": spec.dtype,
+        "device_map": spec.device_map,
+        # None takes pickled weights only where there are no safetensors.
+        "use_safetensors": True if spec.use_safetensors else None,
+    }
+    if spec.attn_implementation is not None:
+        arguments["attn_implementation"] = spec.attn_implementation
+    if spec.quantization is not None:
+        arguments["quantization_config"] = _quantization(spec, spec.quantization)
+    with explained(spec):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.name, output_loading_info=True, **source.where, **arguments
+        )
+    return model.eval(), sorted(info["missing_keys"])
+
+
+def _quantization(spec: ModelSpec, given: Mapping[str, Any]) -> Any:
+    method = given.get("quant_method")
+    known = sorted(AUTO_QUANTIZATION_CONFIG_MAPPING)
+    if method not in known:
+        fact = "quantization needs its quant_method" if method is None else f"unknown quant_method {method}"
+        raise ModelError(spec.model, fact, f"one of {', '.join(known)}")
+    with explained(spec):
+        return AutoQuantizationConfig.from_dict(dict(given))
+
+
+def _first_forward(model: PreTrainedModel) -> None:
+    """Bring every page of the weights into memory and run the model once."""
+    with torch.inference_mode():
+        for parameter in model.parameters():
+            # A forward alone would leave cold the experts it did not choose and the rows of ids it was not shown.
+            if parameter.device.type == "cpu" and parameter.is_contiguous():
+                parameter.detach().view(-1)[:: max(_PAGE // parameter.element_size(), 1)].sum()
+        model(input_ids=torch.zeros((1, 8), dtype=torch.long, device=input_device(model)))
+    synchronize()
+
+
+def _notices(spec: ModelSpec, model: PreTrainedModel, missing: list[str]) -> list[str]:
+    notices = []
+    if missing:
+        notices.append(
+            f"WARNING: the checkpoint lacks {len(missing)} weights ({missing[0]} …): they are random, and so are replies"
+        )
+    offloaded = _offloaded(model)
+    if offloaded and torch.accelerator.is_available():
+        notices.append(
+            f"WARNING: {len(offloaded)} parts of the model are offloaded to {' and '.join(sorted(set(offloaded)))} "
+            "although there is an accelerator: it does not fit, and times are those of copying"
+        )
+    why = why_not_reusable(model)
+    if spec.kv_cache == "reuse" and why is not None:
+        notices.append(f"kv_cache: reuse has no effect: {why}")
+    return notices
+
+
+def _offloaded(model: PreTrainedModel) -> list[str]:
+    placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
+    return [str(place) for place in placed.values() if str(place) in ("cpu", "disk")]
+
+
+def _facts(source: Source, model: PreTrainedModel, form: Format) -> dict[str, Any]:
+    gauge = MemoryGauge(torch)
+    gauge.reset()  # the peaks since here are what is in use now
+    memory = gauge.read()
+    placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {"": model.device}
+    quantizer = getattr(model, "hf_quantizer", None)
+    return {
+        "source": source.name,
+        "commit": commit_of(source),
+        "class": type(model).__name__,
+        "parameters": model.num_parameters(),
+        "weights_bytes": model.get_memory_footprint(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "quantization": str(quantizer.quantization_config.quant_method) if quantizer is not None else None,
+        "device_map": {part: str(place) for part, place in placed.items()},
+        "devices": _device_names(model),
+        "attention": getattr(model.config, "_attn_implementation", None),
+        "context_tokens": context_tokens(source.config),
+        "vocabulary": len(source.tokenizer),
+        **form.facts(),
+        "memory_bytes": memory.peak_memory_bytes,
+        "host_rss_bytes": memory.host_rss_bytes,
+    }
+
+
+def _device_names(model: PreTrainedModel) -> list[str]:
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    return [
+        f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+        for device in devices
+    ]

@@ -1,0 +1,79 @@
+"""The door to the backends: which one a model's name asks for. Nothing heavy is imported before it is needed.
+
+org/name, directory    transformers (harness.backends.hf)
+builtin:NAME           the same, on a folder that ships with the package
+scripted:FILE.yaml     harness.backends.scripted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.backends.builtin import path as builtin_path
+from harness.backends.scripted import ScriptedBackend, read_recital
+from harness.backends.seam import Backend, Preview
+from harness.config.schema import ChatFormat, ModelSpec
+from harness.errors import ModelError
+from harness.meters.clock import real_clock
+from harness.records import Length, Message, Persona
+
+
+def open_backend(spec: ModelSpec, *, chat_format: ChatFormat, template_now: str) -> Backend:
+    """Load a model; its `report` says what that took.
+
+    `template_now` is the ISO 8601 time that chat templates are told. Raises ModelError in one line for a model that
+    cannot be found, loaded or used, OutOfMemory if it does not fit, DocumentError for a faulty `scripted:` file.
+    """
+    kind, _, name = spec.model.partition(":")
+    if kind == "scripted" and name:
+        return ScriptedBackend(read_recital(name), kv_cache=spec.kv_cache)
+    source = _source(spec)
+    started_ns = real_clock()
+    from harness.backends.hf.load import load
+
+    return load(spec, source, chat_format=chat_format, template_now=template_now, started_ns=started_ns)
+
+
+def preview(
+    spec: ModelSpec,
+    *,
+    samplings: Mapping[str, Mapping[str, Any]],
+    length: Length,
+    messages: tuple[Message, ...],
+    persona: Persona,
+    chat_format: ChatFormat,
+    template_now: str,
+) -> Preview:
+    """What can be said of a model from its tokenizer and configs, without its weights: the prompt that `messages`
+    become, its size in ids, and what each sampling (by name) amounts to.
+
+    Raises ModelError as `open_backend` does, and UsageError for a sampling that generate cannot carry out.
+    """
+    kind, _, name = spec.model.partition(":")
+    if kind == "scripted" and name:
+        return ScriptedBackend(read_recital(name)).preview(samplings, length, messages, persona)
+    source = _source(spec)
+    from harness.backends.hf.preview import preview as hf_preview
+
+    return hf_preview(
+        spec,
+        source,
+        samplings=samplings,
+        length=length,
+        messages=messages,
+        persona=persona,
+        chat_format=chat_format,
+        template_now=template_now,
+    )
+
+
+def _source(spec: ModelSpec) -> str:
+    """What `from_pretrained` is given: a built-in model's folder, or the name as it stands."""
+    kind, _, name = spec.model.partition(":")
+    if kind != "builtin":
+        return spec.model
+    try:
+        return str(builtin_path(name))
+    except ValueError as error:
+        raise ModelError(spec.model, str(error)) from None
