@@ -25,7 +25,9 @@ NO_SYSTEM = (
     "[{{ message.role }}] {{ message.content }}{% endfor %}[assistant]"
 )
 DATED = "Today is {{ strftime_now('%d %B %Y') }}; {{ date_string }}.\n" + CHATML
-THINKING = CHATML.replace("assistant\n{% endif %}", "assistant\n{% if enable_thinking %}<think>\n{% endif %}{% endif %}")
+THINKING = CHATML.replace(
+    "assistant\n{% endif %}", "assistant\n{% if enable_thinking %}<think>\n{% endif %}{% endif %}"
+)
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|bos|>"]
 TEXT = """Hello! I am glad to talk about physics. What is Newtonian mechanics? It describes the motion of bodies.
 How about Lagrangian mechanics? It describes motion by energies instead of forces. Bob is a professor in Physics.

@@ -15,7 +15,7 @@ _NOT_FINITE = "probability tensor contains either"
 _LONGEST_MESSAGE = 500
 
 
-class OutOfMemory(ModelError):
+class OutOfMemory(ModelError):  # noqa: N818 - the kind it is recorded as
     """The model does not fit: memory ran out while its weights were loaded or first used."""
 
 

@@ -45,15 +45,18 @@ class Recital(Shape):
     lines: Annotated[
         list[str], Field(min_length=1, description="Replies to the turns, again from the first at the end")
     ]
-    conversations: Annotated[dict[str, list[str]], Field(description="Replies of single conversations, by turn")] = {}
+    conversations: Annotated[
+        dict[str, list[str]], Field(description="Replies of single conversations, by turn", default_factory=dict)
+    ]
     template_s: Seconds = 0.0
     tokenize_s: Seconds = 0.0
     prefill_s: Annotated[Seconds, Field(description="Prompt ready to first id")] = 0.0
     token_s: Annotated[Seconds, Field(description="From one id to the next")] = 0.0
     detokenize_s: Seconds = 0.0
     ids_per_tick: Annotated[
-        list[Annotated[int, Field(ge=1)]], Field(min_length=1, description="How many ids arrive together, in turns")
-    ] = [1]
+        list[Annotated[int, Field(ge=1)]],
+        Field(min_length=1, description="How many ids arrive together, in turns", default_factory=lambda: [1]),
+    ]
     context_tokens: Annotated[int, Field(ge=1)] | None = None
     real_time: Annotated[bool, Field(description="Sleep for these times; otherwise a reply takes none")] = False
     breakdown: Breakdown | None = None

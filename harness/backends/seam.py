@@ -56,7 +56,7 @@ class Reply:
     gold_tokens: int | None = None
     dropped_messages: int = 0
     prompt_hash: str | None = None
-    memory: Memory = Memory()
+    memory: Memory = field(default_factory=Memory)
     """Filled in by the driver, whose gauge goes round the session."""
     notices: tuple[str, ...] = ()
 

@@ -28,7 +28,8 @@ def why_not_reusable(model: PreTrainedModel) -> str | None:
     # generate's own tests for whether it may pass a Cache, and under which name.
     if "mamba" in name.lower():
         return f"{name} has a recurrent state instead of a key/value cache"
-    if "past_key_values" not in signature(model.forward).parameters or not model._supports_default_dynamic_cache():
+    supports_cache: Any = model._supports_default_dynamic_cache
+    if "past_key_values" not in signature(model.forward).parameters or not supports_cache():
         return f"{name} keeps a cache of its own kind"
     layers = DynamicCache(config=model.config).layers
     if any(not _holds_only_keys_and_values(layer) for layer in layers):

@@ -80,12 +80,11 @@ class _LastScores(LogitsProcessor):
         self.scores: torch.Tensor | None = None
         self._make_finite = make_finite
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
         self.scores = scores
         if not self._make_finite:
             return scores
-        finite: Any = torch.nan_to_num(scores, nan=0.0, neginf=-torch.inf)
-        return finite
+        return torch.nan_to_num(scores, nan=0.0, neginf=-torch.inf)
 
     def demand_finite(self) -> None:
         """Raise NonFiniteLogitsError if the scores hold NaN or +infinity, or nothing but -infinity (a mask's sign)."""
@@ -137,10 +136,11 @@ def generate(
     if config.min_new_tokens is not None:
         config.min_new_tokens = min(config.min_new_tokens, room)
     torch.manual_seed(seed)
+    engine: Any = model.generate
     stopped = False
     try:
         with torch.inference_mode():
-            model.generate(
+            engine(
                 inputs,
                 generation_config=config,
                 streamer=clock,

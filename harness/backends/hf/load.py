@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedModel
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoQuantizationConfig
 
 from harness.backends.hf.backend import HfBackend
 from harness.backends.hf.cache import why_not_reusable
 from harness.backends.hf.formats import Format, choose_format
 from harness.backends.hf.generate import input_device, stream_on_time, synchronize
-from harness.backends.hf.settings import own_parameters
+from harness.backends.hf.settings import nothing_set, own_parameters
 from harness.backends.hf.source import Source, commit_of, context_tokens, explained, open_source
 from harness.backends.seam import LoadReport
 from harness.config.schema import ChatFormat, ModelSpec
@@ -50,7 +50,7 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
         _first_forward(model)
     ready_ns = real_clock()
     own = own_parameters(model.generation_config)
-    model.generation_config = GenerationConfig()  # see settings.py: what is not set must stay unset
+    model.generation_config = nothing_set()  # see settings.py: what is not set must stay unset
     notices = [*form.notices, *_notices(spec, model, missing)]
     if model.device.type == "mps":
         stream_on_time()
@@ -77,10 +77,9 @@ def _load_weights(source: Source) -> tuple[PreTrainedModel, list[str]]:
         arguments["attn_implementation"] = spec.attn_implementation
     if spec.quantization is not None:
         arguments["quantization_config"] = _quantization(spec, spec.quantization)
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
     with explained(spec):
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source.name, output_loading_info=True, **source.where, **arguments
-        )
+        model, info = from_pretrained(source.name, output_loading_info=True, **source.where, **arguments)
     return model.eval(), sorted(info["missing_keys"])
 
 
@@ -109,7 +108,7 @@ def _notices(spec: ModelSpec, model: PreTrainedModel, missing: list[str]) -> lis
     notices = []
     if missing:
         notices.append(
-            f"WARNING: the checkpoint lacks {len(missing)} weights ({missing[0]} …): they are random, and so are replies"
+            f"WARNING: the checkpoint lacks {len(missing)} weights ({missing[0]} …): they are random, as are replies"
         )
     offloaded = _offloaded(model)
     if offloaded and torch.accelerator.is_available():
@@ -133,13 +132,14 @@ def _facts(source: Source, model: PreTrainedModel, form: Format) -> dict[str, An
     gauge.reset()  # the peaks since here are what is in use now
     memory = gauge.read()
     placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {"": model.device}
+    footprint: Any = model.get_memory_footprint
     quantizer = getattr(model, "hf_quantizer", None)
     return {
         "source": source.name,
         "commit": commit_of(source),
         "class": type(model).__name__,
         "parameters": model.num_parameters(),
-        "weights_bytes": model.get_memory_footprint(),
+        "weights_bytes": footprint(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "quantization": str(quantizer.quantization_config.quant_method) if quantizer is not None else None,
         "device_map": {part: str(place) for part, place in placed.items()},

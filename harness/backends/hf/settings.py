@@ -40,6 +40,7 @@ REFUSED = {
     "num_return_sequences": "a turn has one reply",
     "max_time": "it ends replies unseen; set timeout instead",
 }
+_Config: Any = GenerationConfig  # its constructor has no types
 META = ("transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash")
 
 
@@ -114,7 +115,7 @@ def own_parameters(config: GenerationConfig) -> dict[str, Any]:
 
 
 def _refuse(given: Mapping[str, Any], sampling: Mapping[str, Any], length: Length) -> None:
-    known = [name for name in GenerationConfig().to_dict() if name not in META]
+    known = [name for name in _Config().to_dict() if name not in META]
     for name in sampling:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -183,9 +184,16 @@ def _config(effective: Mapping[str, Any]) -> GenerationConfig:
     # 9 to 39 % of the decoding speed of a small model.
     values = {name: value for name, value in effective.items() if name not in ("stop_strings", *LENGTHS)}
     try:
-        return GenerationConfig(**values)
+        config: GenerationConfig = _Config(**values)
     except (ValueError, TypeError) as error:
         raise UsageError("sampling", str(error).splitlines()[0]) from None
+    return config
+
+
+def nothing_set() -> GenerationConfig:
+    """What a loaded model's own generation_config is replaced by, once its parameters have been read."""
+    config: GenerationConfig = _Config()
+    return config
 
 
 def _ids(value: Any) -> list[int]:

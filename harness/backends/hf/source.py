@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -31,6 +31,35 @@ from harness.config.schema import ModelSpec
 from harness.errors import ModelError
 
 _CAUSAL = "AutoModelForCausalLM"
+_KNOWN: tuple[tuple[set[str], str, str, str], ...] = (
+    (
+        {"GatedRepoError"},
+        "gated repo",
+        "is gated on the Hub",
+        "accept its terms on https://huggingface.co/{spec.model} and run: hf auth login",
+    ),
+    ({"RevisionNotFoundError"}, "", "has no revision {spec.revision}", ""),
+    (
+        {"RepositoryNotFoundError"},
+        "",
+        "no such model on the Hub",
+        "check its name; for a private one run: hf auth login",
+    ),
+    (
+        {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "ConnectError"},
+        "couldn't connect",
+        "is not in the local cache, and the Hub cannot be reached",
+        "",
+    ),
+    ({"HFValidationError"}, "is not a local folder", "is neither a directory nor a model on the Hub", ""),
+    (
+        set(),
+        "does not recognize this architecture",
+        "has an architecture that this version of transformers does not know",
+        "",
+    ),
+)
+"""(classes of exceptions, words of messages, fact, remedy) of what commonly goes wrong."""
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 
 
@@ -65,14 +94,13 @@ def open_source(spec: ModelSpec, name: str) -> Source:
 
 def generation_config(source: Source) -> dict[str, Any]:
     """The generation parameters a model brings along, read as from_pretrained reads them."""
-    where = {"revision": source.spec.revision}
+    where: dict[str, Any] = {"revision": source.spec.revision}
     with explained(source.spec):
         try:
             config = GenerationConfig.from_pretrained(source.name, **where)
         except OSError:  # older models keep them in config.json
-            config = GenerationConfig.from_pretrained(
-                source.name, config_file_name="config.json", _from_model_config=True, **where
-            )
+            where |= {"config_file_name": "config.json", "_from_model_config": True}
+            config = GenerationConfig.from_pretrained(source.name, **where)
     return own_parameters(config)
 
 
@@ -104,39 +132,25 @@ def explained(spec: ModelSpec) -> Iterator[None]:
         yield
     except ModelError:
         raise
-    except Exception as error:  # noqa: BLE001 - loading runs code of many libraries, remote code among them
+    except Exception as error:
+        # Loading runs code of many libraries, remote code among them: anything may come.
         raise _explanation(spec, error) from error
 
 
 def _explanation(spec: ModelSpec, error: Exception) -> ModelError:
     chain = list(_chain(error))
     if any(is_out_of_memory(one) for one in chain):
-        return OutOfMemory(
-            spec.model, "does not fit into memory", "try a smaller dtype, quantization or device_map: auto"
-        )
+        remedy = "try a smaller dtype, quantization or device_map: auto"
+        return OutOfMemory(spec.model, "does not fit into memory", remedy)
     names = {cls.__name__ for one in chain for cls in type(one).__mro__}
     said = " ".join(str(one) for one in chain)
-    if "GatedRepoError" in names or "gated repo" in said:
-        remedy = f"accept its terms on https://huggingface.co/{spec.model} and run: hf auth login"
-        return ModelError(spec.model, "is gated on the Hub", remedy)
-    if "RevisionNotFoundError" in names:
-        return ModelError(spec.model, f"has no revision {spec.revision}")
-    if "RepositoryNotFoundError" in names:
-        return ModelError(
-            spec.model, "no such model on the Hub", "check its name; for a private one run: hf auth login"
-        )
     if "trust_remote_code" in said:
         return _needs_remote_code(spec)
-    if "safetensors" in said and spec.use_safetensors and "does not appear to have" in said:
+    if spec.use_safetensors and "safetensors" in said and "does not appear to have" in said:
         return _only_pickled(spec)
-    if names & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "ConnectError"} or (
-        "couldn't connect" in said
-    ):
-        return ModelError(spec.model, "is not in the local cache, and the Hub cannot be reached")
-    if "is not a local folder" in said or "HFValidationError" in names:
-        return ModelError(spec.model, "is neither a directory nor a model on the Hub")
-    if "does not recognize this architecture" in said:
-        return ModelError(spec.model, "has an architecture this version of transformers does not know")
+    for classes, words, fact, remedy in _KNOWN:
+        if names & classes or (words and words in said):
+            return ModelError(spec.model, fact.format(spec=spec), remedy.format(spec=spec))
     return ModelError(spec.model, f"cannot be loaded: {type(error).__name__}: {first_line(error)}")
 
 
@@ -184,9 +198,10 @@ def _only_pickled(spec: ModelSpec) -> ModelError:
 
 def _quieten() -> None:
     """Keep transformers' log and its bar over loading weights off stderr: what they say is recorded."""
+    hf_logging: Any = logging  # has no types
     if "TRANSFORMERS_VERBOSITY" not in os.environ:
-        logging.set_verbosity_error()
+        hf_logging.set_verbosity_error()
     downloads_shown = not are_progress_bars_disabled()
-    logging.disable_progress_bar()
+    hf_logging.disable_progress_bar()
     if downloads_shown:  # the call above silences the Hub's bars too, and a long download should be seen
         enable_progress_bars()
