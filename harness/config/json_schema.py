@@ -45,6 +45,7 @@ def config_schema() -> dict[str, Any]:
         "anyOf": [{**files, "title": "Conversations"}, {"$ref": "#/$defs/ConversationFilter"}],
         "description": properties["conversations"]["description"],
     }
+    parts.update({_value_name(parameter): _value(parameter) for parameter in GENERATION_PARAMETERS.values()})
     parts["Parameters"] = _parameters()
     parts["Sampling"] = _parameters(
         settings={
@@ -80,14 +81,16 @@ def prompts_schema() -> dict[str, Any]:
 
 def _parameters(**more: dict[str, Any]) -> dict[str, Any]:
     allowed = {name: parameter for name, parameter in GENERATION_PARAMETERS.items() if not refusal(name, [1])}
-    return {
-        "type": "object",
-        "properties": {**{name: _parameter(parameter) for name, parameter in allowed.items()}, **more},
-        "additionalProperties": False,
-    }
+    values = {name: {"$ref": f"#/$defs/{_value_name(parameter)}"} for name, parameter in allowed.items()}
+    return {"type": "object", "properties": {**values, **more}, "additionalProperties": False}
 
 
-def _parameter(parameter: Parameter) -> dict[str, Any]:
+def _value_name(parameter: Parameter) -> str:
+    bounds = (("from", parameter.least), ("above", parameter.above), ("to", parameter.most))
+    return "-".join([parameter.kind, *(f"{word}-{bound:g}" for word, bound in bounds if bound is not None)])
+
+
+def _value(parameter: Parameter) -> dict[str, Any]:
     """One value, or an axis of them; null leaves the parameter unset."""
     bounds = {"minimum": parameter.least, "maximum": parameter.most, "exclusiveMinimum": parameter.above}
     one = {**_TYPES[parameter.kind], **{key: bound for key, bound in bounds.items() if bound is not None}}

@@ -105,12 +105,16 @@ class Plan:
         rest = self.config.model_dump(mode="json", exclude={"models", "sampling", "conversations"})
         return {
             "models": [spec.model_dump(mode="json") for spec in self.models],
-            "samplings": {sampling.name: dict(sampling.parameters) for sampling in self.samplings},
+            "samplings": [
+                {"name": sampling.name, "parameters": dict(sampling.parameters)} for sampling in self.samplings
+            ],
             "conversations": [
                 {
                     "id": conversation.id,
                     "source": conversation.source,
-                    "turns": len(conversation.turns),
+                    "tags": list(conversation.tags),
+                    "language": conversation.language,
+                    "turns": list(self.turns_of(conversation)),
                     "digest": conversation_digest(conversation),
                     "turn_digests": list(turn_digests(conversation)),
                 }
