@@ -1,0 +1,1 @@
+"""Records become numbers here: frames, statistics, summaries. Nothing prints, nothing needs torch."""

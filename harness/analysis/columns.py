@@ -1,0 +1,108 @@
+"""The columns of `Run.turns`: name, type, meaning. Frames, turns.parquet and docs/file-formats.md follow this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from harness.metrics import METRICS
+
+Kind = Literal["text", "count", "real", "time", "reals", "texts", "checks"]
+
+_DTYPE: dict[Kind, str] = {
+    "text": "string",
+    "count": "Int64",
+    "real": "Float64",
+    "time": "datetime64[us, UTC]",
+    "reals": "object",
+    "texts": "object",
+    "checks": "object",
+}
+
+
+def _arrow_types() -> dict[Kind, pa.DataType]:
+    check = pa.struct([("check", pa.string()), ("passed", pa.bool_()), ("detail", pa.string())])
+    return {
+        "text": pa.string(),
+        "count": pa.int64(),
+        "real": pa.float64(),
+        "time": pa.timestamp("us", tz="UTC"),
+        "reals": pa.list_(pa.float64()),
+        "texts": pa.list_(pa.string()),
+        "checks": pa.list_(check),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its name, its kind (which decides the pandas and the Arrow type), what it holds."""
+
+    name: str
+    kind: Kind
+    meaning: str
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("run_id", "text", "name of the run"),
+    Column("model", "text", "label of the model spec"),
+    Column("sampling", "text", "name of the sampling"),
+    Column("conversation_id", "text", "id of the conversation"),
+    Column("turn_index", "count", "position of the turn in its conversation, from 0"),
+    Column("repeat", "count", "which repeat of the cell within a launch, from 0"),
+    Column("launch", "count", "which fresh process of the model, from 0"),
+    Column("state", "text", "done, failed, not_reached (an earlier turn failed or ended the conversation), "
+           "or missing (the conversation was not played to its end yet)"),
+    Column("phase", "text", "measure, or warmup in `Run.warmup`"),
+    Column("attempt", "count", "which try at the conversation this is; only the latest complete one counts"),
+    Column("history", "text", "generated, scripted or fill: whose replies feed on"),
+    Column("length", "text", "natural, or fixed: exactly max_new_tokens"),
+    Column("kv_cache", "text", "reuse or fresh"),
+    Column("engine", "text", "who turned the crank"),
+    Column("concurrency", "count", "conversations answered at the same time"),
+    Column("seed", "count", "seed of this turn"),
+    Column("started_at", "time", "wall clock at the start of the turn"),
+    Column("user", "text", "what the user said, captured variables filled in"),
+    Column("gold", "text", "the script's own reply"),
+    Column("reply", "text", "the model's answer, without reasoning and stop strings, stripped"),
+    Column("reasoning", "text", "the reasoning block before the answer"),
+    Column("finish_reason", "text", "eos, stop, max_new_tokens, max_length, context or error"),
+    Column("error", "text", "kind of the failure"),
+    Column("error_phase", "text", "phase of the turn it struck in"),
+    Column("error_message", "text", "what it said"),
+    Column("prompt_tokens", "count", "prompt ids after the chat template, history included"),
+    Column("cached_tokens", "count", "prompt ids served from this conversation's KV cache; absent where unknown"),
+    Column("completion_tokens", "count", "generated ids, an emitted EOS included"),
+    Column("tokens_left", "count", "ids the conversation could still have held after the reply"),
+    Column("dropped_messages", "count", "messages left out of the prompt by on_overflow: drop_oldest"),
+    Column("prompt_hash", "text", "hash of the prompt ids: equal hashes, equal prompts"),
+    Column("checks_passed", "count", "checks the reply satisfied; absent where nothing was checked"),
+    Column("checks_total", "count", "checks that were made"),
+    Column("checks", "checks", "what each check said: check, passed, detail"),
+    Column("notices", "texts", "what else there is to know about the turn"),
+    Column("itl_s", "reals", "gaps between consecutive ids, in seconds; absent if ids arrived several at a time"),
+    *(Column(metric.name, "count" if metric.unit == "bytes" else "real", metric.definition)
+      for metric in METRICS.values()),
+)  # fmt: skip
+
+
+def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows as a frame with exactly `COLUMNS`, in order, with their types; what a row lacks is absent (NA, None)."""
+    return pd.DataFrame(
+        {column.name: _series([row.get(column.name) for row in rows], column.kind) for column in COLUMNS}
+    )
+
+
+def _series(values: list[Any], kind: Kind) -> pd.Series[Any]:
+    if kind == "time":
+        values = [None if value is None else datetime.fromtimestamp(value, UTC) for value in values]
+    return pd.Series(values, dtype=_DTYPE[kind])
+
+
+def schema() -> pa.Schema:
+    """The Arrow schema of turns.parquet: the same columns, so that a column without a value keeps its type."""
+    types = _arrow_types()
+    return pa.schema([(column.name, types[column.kind]) for column in COLUMNS])

@@ -1,0 +1,59 @@
+"""What a reader of a run's tables must know: which estimand a table speaks about, and what it cannot say."""
+
+from __future__ import annotations
+
+from harness.analysis.frames import Run
+from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE
+
+
+def behaviour_caption(run: Run) -> str:
+    """What the intervals of a table about replies mean."""
+    n = run.turns["conversation_id"].nunique()
+    if n < 2:
+        return (
+            "Behaviour: the conversations are the sample; one conversation has no interval and says nothing of others."
+        )
+    caption = f"Behaviour: the {n} conversations are the sample, 95 % intervals."
+    if n < CONVERSATIONS_TO_GENERALISE:
+        caption += f" Fewer than {CONVERSATIONS_TO_GENERALISE}: no claim about other conversations."
+    return caption
+
+
+def speed_caption(run: Run) -> str:
+    """What the intervals of a table about speed mean."""
+    n = run.turns.loc[run.turns["state"] == "done", "launch"].nunique()
+    if n < 2:
+        return "Speed: p50 over the turns of one launch; 95 % intervals speak of this launch only, not of the next one."
+    return (
+        f"Speed: the conversations are fixed, the {n} launches are the sample; p50 with 95 % intervals over launches."
+    )
+
+
+def notes(run: Run) -> tuple[str, ...]:
+    """Whatever keeps the numbers of this run from meaning what they seem to mean, one sentence each."""
+    states = run.turns["state"].value_counts()
+    missing, failed, unreached = (int(states.get(state, 0)) for state in ("missing", "failed", "not_reached"))
+    found = []
+    if missing:
+        found.append(f"{missing} turns are missing: the run is not finished, harness run --resume completes it.")
+    if failed or unreached:
+        found.append(
+            f"{failed} turns failed and {unreached} were never reached: their checks count as failed, "
+            "they are in no speed figure."
+        )
+    if run.superseded:
+        found.append(
+            f"{run.superseded} turns of broken or repeated attempts are kept in turns.jsonl and count nowhere."
+        )
+    if run.manifest.get("torn_lines"):
+        found.append(f"{run.manifest['torn_lines']} torn lines were cut off turns.jsonl.")
+    if run.plan["history"] == "generated" and len(run.plan["models"]) * len(run.plan["samplings"]) > 1:
+        found.append(
+            "history: generated – every setting answers its own replies, so after the first turn prompts differ and "
+            "speeds are those of different prompts; --lane speed compares equal ones."
+        )
+    if run.plan["length"] == "natural" and len(run.plan["models"]) * len(run.plan["samplings"]) > 1:
+        found.append("length: natural – replies differ in length; tok/s and end-to-end time depend on it, TPOT hardly.")
+    if run.plan["length"] == "fixed":
+        found.append("length: fixed – replies are forced to their length: read speed here, not eloquence.")
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""Numbers become something to read here: terminal, Markdown, files. Nothing is computed but units."""

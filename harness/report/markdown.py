@@ -1,0 +1,268 @@
+"""A run as one Markdown page: tables, warnings, environment, launches, transcripts.
+
+What a model said is untrusted: it is fenced by more backticks than it contains and shows its control characters, so
+that no reply can end its fence, become HTML, or drive the terminal of someone who prints the page. Everything else
+that may hold foreign text – labels, messages, check names – is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis.frames import Run
+from harness.analysis.notes import behaviour_caption, notes, speed_caption
+from harness.analysis.summary import by_conversation, by_setting, by_turn
+from harness.analysis.transcripts import Answer, Exchange, transcripts
+from harness.report.units import ABSENT, count, interval, memory, ms, number, percent, percents, printable
+from harness.report.words import lane, machine, matrix
+
+_SPECIAL = re.compile(r"([\\`*\[\]|~#<>&]|(?<!\w)_|_(?!\w))")
+"""What can mean something within a line; an underscore inside a word cannot (CommonMark §6.2)."""
+_Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
+"""Header → what to show of a row."""
+
+
+def markdown(run: Run) -> str:
+    """The page, ending in a line feed."""
+    return "\n".join(_page(run)).rstrip("\n") + "\n"
+
+
+def _page(run: Run) -> Iterator[str]:
+    settings = by_setting(run)
+    yield f"# {escaped(run.run_id)}\n"
+    yield f"{escaped(matrix(run))}  \n{escaped(lane(run))}  \n{escaped(machine(run))}\n"
+    warnings = [*run.manifest["warnings"], *notes(run)]
+    if warnings:
+        yield "## Beware\n"
+        yield "\n".join(f"- {escaped(warning)}" for warning in warnings) + "\n"
+    yield "## Behaviour by setting\n"
+    yield _table(settings, {**_LABELS, **_STATES, **_BEHAVIOUR})
+    yield behaviour_caption(run) + " A turn that failed or was not reached fails all its checks.\n"
+    yield "## Speed by setting\n"
+    yield _table(settings, {**_LABELS, **_SPEED, **_MEMORY})
+    yield speed_caption(run) + " p95 from 60 turns on, p99 from 300.\n"
+    yield "## By turn\n"
+    yield _table(by_turn(run), {**_LABELS, **_BY_TURN})
+    yield "p50 of the turns at each position. Prefill ends with the first id: it holds the first sample and one sync.\n"
+    yield "## By conversation\n"
+    yield _table(by_conversation(run), {**_LABELS, **_BY_CONVERSATION})
+    yield "## Launches\n"
+    yield _table(run.launches, _LAUNCHES)
+    yield "## Environment\n"
+    yield "\n".join(_environment(run.manifest["environment"])) + "\n"
+    yield "## Transcripts\n"
+    conversation = None
+    for exchange in transcripts(run):
+        if exchange.conversation_id != conversation:
+            conversation = exchange.conversation_id
+            yield f"### {escaped(conversation)}\n"
+        yield from _exchange(run, exchange)
+
+
+def escaped(text: str) -> str:
+    """Foreign text within a line of Markdown: one line, nothing in it means anything."""
+    return _SPECIAL.sub(r"\\\1", " ".join(printable(text).split()))
+
+
+def fenced(text: str) -> str:
+    """Foreign text as a block that it cannot break out of: the fence is longer than any run of backticks in it."""
+    shown = printable(text)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", shown)), default=0))
+    return f"{fence}text\n{shown}\n{fence}\n"
+
+
+def _between(name: str, shown: Callable[[Any], str]) -> Callable[[Mapping[str, Any]], str]:
+    """A p50 followed by its interval."""
+
+    def cell(row: Mapping[str, Any]) -> str:
+        inside = interval(row[f"{name}_low"], row[f"{name}_high"], shown)
+        return shown(row[f"{name}_p50"]) + (f" ({inside})" if inside else "")
+
+    return cell
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    inside = percents(row["checks_low"], row["checks_high"])
+    return percent(row["checks_rate"]) + (f" ({inside})" if inside else "")
+
+
+def _of(name: str, shown: Callable[[Any], str]) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: shown(row[name])
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else escaped(str(value))
+
+
+_LABELS: _Columns = {"model": _of("model", _text), "sampling": _of("sampling", _text)}
+_STATES: _Columns = {
+    name.replace("_", " "): _of(name, count) for name in ("turns", "done", "failed", "not_reached", "missing")
+}
+_BEHAVIOUR: _Columns = {
+    "checks passed": _rate,
+    "tokens p50": _of("completion_tokens_p50", count),
+    "tokens mean": _of("completion_tokens_mean", number),
+    "cut off": _of("truncated_rate", percent),
+    "repetition": _of("repetition_mean", percent),
+}
+_SPEED: _Columns = {
+    "TTFT ms": _between("ttft_s", ms),
+    "TTFT p95": _of("ttft_s_p95", ms),
+    "TTFT p99": _of("ttft_s_p99", ms),
+    "TPOT ms": _between("tpot_s", ms),
+    "TPOT p95": _of("tpot_s_p95", ms),
+    "TPOT p99": _of("tpot_s_p99", ms),
+    "tok/s": _between("output_tokens_per_s", number),
+    "end to end ms": _between("e2e_s", ms),
+}
+_MEMORY: _Columns = {
+    "GPU memory": _of("peak_memory_bytes", memory),
+    "device in use": _of("device_used_bytes", memory),
+    "host memory": _of("host_rss_bytes", memory),
+    "load s": _of("load_s", number),
+    "first turn ms": _of("first_turn_s", ms),
+}
+_BY_TURN: _Columns = {
+    "turn": _of("turn_index", count),
+    "turns": _of("turns", count),
+    "done": _of("done", count),
+    "prompt tokens": _of("prompt_tokens_p50", count),
+    "cached": _of("cached_tokens_p50", count),
+    "tokens": _of("completion_tokens_p50", count),
+    "left": _of("tokens_left_p50", count),
+    "dropped messages": _of("dropped_messages_p50", count),
+    "checks passed": _of("checks_rate", percent),
+    "prefill ms": _of("prefill_s_p50", ms),
+    "TTFT ms": _between("ttft_s", ms),
+    "TPOT ms": _between("tpot_s", ms),
+    "tok/s": _between("output_tokens_per_s", number),
+}
+_BY_CONVERSATION: _Columns = {
+    "conversation": _of("conversation_id", _text),
+    **_STATES,
+    "checks passed": _of("checks_rate", percent),
+    "tokens mean": _of("completion_tokens_mean", number),
+    "cut off": _of("truncated_rate", percent),
+    "repetition": _of("repetition_mean", percent),
+    "end to end ms": _of("e2e_s_p50", ms),
+}
+_LAUNCHES: _Columns = {
+    "model": _of("model", _text),
+    "launch": _of("launch", count),
+    "load s": _of("load_s", number),
+    "imports s": _of("import_s", number),
+    "weights s": _of("weights_s", number),
+    "first forward s": _of("first_forward_s", number),
+    "first turn ms": _of("first_turn_s", ms),
+    "error": _of("error", _text),
+    "facts": _of("facts", lambda facts: _pairs(facts) if facts else ""),
+}
+
+
+def _table(frame: pd.DataFrame, columns: _Columns) -> str:
+    """A table of the columns that have something to say in any row."""
+    rows = frame.to_dict("records")
+    cells = {header: [show(row) for row in rows] for header, show in columns.items()}
+    silent = {ABSENT, ""}
+    told = {
+        header: column
+        for header, column in cells.items()
+        if header in _LABELS or set(column) - (silent | {"0"} if header in _EXCEPTIONS else silent)
+    }
+    lines = [_line(list(told)), _line(["---" if header in _TEXTS else "---:" for header in told])]
+    lines += [_line([column[index] for column in told.values()]) for index in range(len(rows))]
+    return "\n".join(lines) + "\n"
+
+
+_EXCEPTIONS = {"failed", "not reached", "missing", "dropped messages"}
+"""Columns that are left out where nothing of the kind happened."""
+_TEXTS = {"model", "sampling", "conversation", "error", "facts"}
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return escaped(", ".join(f"{name}: {value}" for name, value in values.items()))
+
+
+def _environment(environment: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in environment.items():
+        if isinstance(value, Mapping):
+            yield f"- {escaped(name)}: {_pairs(value) or 'none'}"
+        elif isinstance(value, list):
+            yield f"- {escaped(name)}: {'; '.join(_pairs(entry) for entry in value) or 'none'}"
+        else:
+            yield f"- {escaped(name)}: {ABSENT if value is None else escaped(str(value))}"
+
+
+def _exchange(run: Run, exchange: Exchange) -> Iterator[str]:
+    yield f"#### Turn {exchange.turn_index}\n"
+    if exchange.user is not None:
+        yield "User:\n"
+        yield fenced(exchange.user)
+    if exchange.gold is not None:
+        yield "Gold reply:\n"
+        yield fenced(exchange.gold)
+    for answer in exchange.answers:
+        yield f"**{escaped(answer.model)} · {escaped(answer.sampling)}**{_given(run, answer)}\n"
+        if answer.user is not None and answer.user != exchange.user:
+            yield "Heard:\n"
+            yield fenced(answer.user)
+        if answer.reasoning is not None:
+            yield "Reasoning:\n"
+            yield fenced(answer.reasoning)
+        if answer.reply is not None:
+            yield fenced(answer.reply)
+        yield from (f"{line}  " for line in _verdicts(answer))
+        yield ""
+
+
+def _given(run: Run, answer: Answer) -> str:
+    """In which launches and repeats, where there is more than one."""
+    if run.plan["repeats"] * run.plan["launches"] == 1:
+        return ""
+    by_repeats: dict[str, list[int]] = {}
+    for launch, repeats in answer.given.items():
+        by_repeats.setdefault(_numbered("repeat", repeats), []).append(launch)
+    if run.plan["launches"] == 1:
+        return f" – {'; '.join(by_repeats)}"
+    return " – " + "; ".join(f"{_numbered('launch', launches)}, {repeats}" for repeats, launches in by_repeats.items())
+
+
+def _numbered(what: str, numbers: Sequence[int]) -> str:
+    plural = "es" if what.endswith("h") else "s"
+    return f"{what}{plural if len(numbers) > 1 else ''} {spans(numbers)}"
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Whole numbers in runs: 0–2, 5."""
+    runs: list[list[int]] = []
+    for value in sorted(numbers):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def _verdicts(answer: Answer) -> Iterator[str]:
+    if answer.state == "not_reached":
+        yield "not reached"
+        return
+    if answer.error is not None:
+        yield f"✗ {escaped(answer.error)}"
+    for check, passed, detail in answer.checks:
+        yield f"{'✓' if passed else '✗'} {escaped(check)}" + (f" – {escaped(detail)}" if detail else "")
+    facts = [
+        f"{answer.prompt_tokens} → {answer.completion_tokens} tokens" if answer.completion_tokens is not None else "",
+        escaped(answer.finish_reason or ""),
+        f"TTFT {ms(answer.ttft_s)} ms" if answer.ttft_s is not None else "",
+        f"{number(answer.output_tokens_per_s)} tok/s" if answer.output_tokens_per_s is not None else "",
+    ]
+    yield " · ".join(fact for fact in facts if fact)

@@ -1,0 +1,112 @@
+"""A run as tables on a terminal, 80 columns and up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.frames import Run
+from harness.analysis.notes import behaviour_caption, notes, speed_caption
+from harness.analysis.summary import by_setting, by_turn
+from harness.report.units import count, interval, memory, ms, number, percent, percents, printable
+from harness.report.words import lane, machine, matrix
+
+_ROWS_BY_TURN = 24
+"""More rows of a table by turn than this would push the rest off the screen; report.md has it."""
+
+
+def show(run: Run, console: Console) -> None:
+    """Print what a run found: what was run, where, behaviour and speed by setting, by turn, and what to beware of."""
+    settings, turns = by_setting(run), by_turn(run)
+    console.print(Text(run.run_id, style="bold"))
+    for line in (matrix(run), lane(run), machine(run)):
+        console.print(Text(printable(line), style="dim"))
+    tables = [_behaviour(settings, behaviour_caption(run)), _speed(settings, speed_caption(run))]
+    if 1 < turns["turn_index"].nunique() and len(turns) <= _ROWS_BY_TURN:
+        tables.append(_by_turn(turns))
+    for table in tables:
+        console.print()
+        console.print(table)
+    console.print()
+    for warning in (*run.manifest["warnings"], *notes(run)):
+        console.print(Text(f"! {printable(warning)}", style="yellow"))
+
+
+def _behaviour(settings: pd.DataFrame, caption: str) -> Table:
+    states = [state for state in ("failed", "not_reached", "missing") if settings[state].sum()]
+    table = _table(caption, ["turns", *(state.replace("_", " ") for state in states)])
+    for header in ("checks passed", "tokens p50", "mean", "cut off", "repeats"):
+        table.add_column(header, justify="right")
+    for row in settings.to_dict("records"):
+        table.add_row(
+            *_label(row["model"], row["sampling"]),
+            count(row["turns"]),
+            *(count(row[state]) for state in states),
+            _with(percent(row["checks_rate"]), percents(row["checks_low"], row["checks_high"])),
+            count(row["completion_tokens_p50"]),
+            number(row["completion_tokens_mean"]),
+            percent(row["truncated_rate"]),
+            percent(row["repetition_mean"]),
+        )
+    return table
+
+
+def _speed(settings: pd.DataFrame, caption: str) -> Table:
+    accelerated = settings["peak_memory_bytes"].notna().any()
+    headers = ["TTFT ms", "TPOT ms", "tok/s", "GPU memory" if accelerated else "host memory", "load s"]
+    table = _table(caption, headers)
+    for row in settings.to_dict("records"):
+        table.add_row(
+            *_label(row["model"], row["sampling"]),
+            _with(ms(row["ttft_s_p50"]), interval(row["ttft_s_low"], row["ttft_s_high"], ms)),
+            _with(ms(row["tpot_s_p50"]), interval(row["tpot_s_low"], row["tpot_s_high"], ms)),
+            _with(
+                number(row["output_tokens_per_s_p50"]),
+                interval(row["output_tokens_per_s_low"], row["output_tokens_per_s_high"], number),
+            ),
+            memory(row["peak_memory_bytes"] if accelerated else row["host_rss_bytes"]),
+            number(row["load_s"]),
+        )
+    return table
+
+
+def _by_turn(turns: pd.DataFrame) -> Table:
+    headers = ["turn", "prompt", "cached", "tokens", "checks", "TTFT ms", "TPOT ms"]
+    table = _table("By turn: p50 of prompt tokens, cached prompt tokens, generated tokens and times.", headers)
+    before: tuple[Text, Text] | None = None
+    for row in turns.to_dict("records"):
+        label = _label(row["model"], row["sampling"])
+        table.add_row(
+            *(("", "") if label == before else label),
+            count(row["turn_index"]),
+            count(row["prompt_tokens_p50"]),
+            count(row["cached_tokens_p50"]),
+            count(row["completion_tokens_p50"]),
+            percent(row["checks_rate"]),
+            ms(row["ttft_s_p50"]),
+            ms(row["tpot_s_p50"]),
+        )
+        before = label
+    return table
+
+
+def _table(caption: str, headers: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, caption=Text(caption), caption_justify="left", header_style="bold")
+    table.add_column("model", overflow="fold")
+    table.add_column("sampling", overflow="fold")
+    for header in headers:
+        table.add_column(header, justify="right")
+    return table
+
+
+def _label(model: str, sampling: str) -> tuple[Text, Text]:
+    return Text(printable(model)), Text(printable(sampling))
+
+
+def _with(value: str, between: str) -> Text:
+    """A value over its interval."""
+    return Text.assemble(value, ("\n" + between if between else "", "dim"))

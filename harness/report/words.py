@@ -1,0 +1,56 @@
+"""What was run and where, in a line each: the same words on every kind of report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.analysis.frames import Run
+from harness.report.units import memory
+
+
+def matrix(run: Run) -> str:
+    """How many of everything."""
+    plan = run.plan
+    parts = [
+        _several(len(plan["models"]), "model"),
+        _several(len(plan["samplings"]), "sampling"),
+        _several(len(plan["conversations"]), "conversation"),
+        _several(plan["repeats"], "repeat"),
+        _several(plan["launches"], "launch"),
+    ]
+    return " × ".join(parts) + f" = {len(run.turns)} turns"
+
+
+def lane(run: Run) -> str:
+    """The choices that change what the numbers mean."""
+    engines = sorted({str(model.get("engine")) for model in run.plan["models"]})
+    caches = sorted({str(model.get("kv_cache")) for model in run.plan["models"]})
+    return " · ".join(
+        [
+            f"history: {run.plan['history']}",
+            f"length: {run.plan['length']}",
+            f"kv_cache: {', '.join(caches)}",
+            f"engine: {', '.join(engines)}",
+        ]
+    )
+
+
+def machine(run: Run) -> str:
+    """Where it ran."""
+    environment: Mapping[str, Any] = run.manifest["environment"]
+    gpus = [gpu["name"] for gpu in environment["gpus"]]
+    libraries = environment["libraries"]
+    return " · ".join(
+        [
+            *(f"{gpus.count(name)} × {name}" for name in dict.fromkeys(gpus)),
+            f"{environment['cpu'] or 'unknown CPU'}, {environment['cpu_threads']} threads",
+            memory(environment["memory_bytes"]),
+            *(f"{name} {libraries[name]}" for name in ("torch", "transformers") if libraries.get(name)),
+        ]
+    )
+
+
+def _several(n: int, what: str) -> str:
+    plural = "es" if what.endswith("h") else "s"
+    return f"{n} {what}{'' if n == 1 else plural}"
