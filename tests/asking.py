@@ -1,0 +1,66 @@
+"""Asking a session, for tests of backends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from harness.backends.seam import Reply, Session, TurnRequest
+from harness.meters.clock import Clock, Stopwatch, real_clock
+from harness.records import Message, Persona, Stamps
+
+QUESTIONS = ("What is motion?", "How about energies?", "Who are you, again?", "And the sky?")
+
+
+class Asked(NamedTuple):
+    reply: Reply
+    stamps: Stamps
+    arrivals: list[list[int]]
+
+
+def dialog(*lines: str, system: str | None = None) -> tuple[Message, ...]:
+    """Messages of a user and an assistant in turns, the user first."""
+    opening = (Message("system", system),) if system else ()
+    roles = ("user", "assistant")
+    return opening + tuple(Message(roles[index % 2], line) for index, line in enumerate(lines))  # type: ignore[arg-type]
+
+
+def ask(
+    session: Session,
+    messages: Sequence[Message] | str = QUESTIONS[0],
+    sampling: dict[str, Any] | None = None,
+    *,
+    clock: Clock = real_clock,
+    **values: Any,
+) -> Asked:
+    """One turn: what came back, the stamps, and the ids as they arrived. `values` are fields of the request."""
+    arrivals: list[list[int]] = []
+    request = TurnRequest(
+        **{
+            "conversation_id": "talk",
+            "turn_index": 0,
+            "messages": dialog(messages) if isinstance(messages, str) else tuple(messages),
+            "persona": Persona(user="Alice", assistant="Bob"),
+            "sampling": {"max_new_tokens": 8} if sampling is None else sampling,
+            "seed": 1,
+            "length": "natural",
+            "on_overflow": "stop",
+            "stopwatch": Stopwatch(clock),
+            **values,
+        }
+    )
+    reply = session.reply(request, lambda ids: arrivals.append(list(ids)))
+    return Asked(reply, request.stopwatch.stamps(), arrivals)
+
+
+def converse(
+    session: Session, sampling: dict[str, Any], questions: Sequence[str] = QUESTIONS, **values: Any
+) -> list[Asked]:
+    """One turn per question, the replies fed back as they came."""
+    lines: list[str] = []
+    asked = []
+    for index, question in enumerate(questions):
+        lines.append(question)
+        asked.append(ask(session, dialog(*lines), sampling, turn_index=index, **values))
+        lines.append(asked[-1].reply.text or "")
+    return asked

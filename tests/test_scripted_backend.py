@@ -1,0 +1,97 @@
+"""The scripted backend: what it recites, and its clock to the nanosecond."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.backends.open import open_backend, preview
+from harness.backends.scripted import Breakdown, Recital, ScriptedBackend
+from harness.config.schema import ModelSpec
+from harness.errors import DocumentError, UsageError
+from harness.meters.clock import HandCrankedClock
+from harness.records import Persona
+from tests.asking import ask, converse, dialog
+
+MS = 1_000_000
+TIMES = {"template_s": 0.001, "tokenize_s": 0.002, "prefill_s": 0.05, "token_s": 0.01, "detokenize_s": 0.003}
+
+
+def test_every_stamp_is_exact_to_the_nanosecond() -> None:
+    clock = HandCrankedClock()
+    session = ScriptedBackend(Recital(lines=["one two three"], **TIMES), clock=clock).open_session()
+    stamps = ask(session, clock=clock).stamps
+    assert stamps.templated_ns == 1 * MS
+    assert stamps.tokenized_ns == 3 * MS
+    assert stamps.ticks == ((53 * MS, 1), (63 * MS, 1), (73 * MS, 1))
+    assert stamps.generated_ns == 73 * MS
+    assert stamps.ready_ns == 76 * MS
+
+
+def test_ids_that_arrive_together_arrive_when_the_last_of_them_is_ready() -> None:
+    clock = HandCrankedClock()
+    recital = Recital(lines=["one two three four five"], ids_per_tick=[1, 3], prefill_s=0.05, token_s=0.01)
+    stamps = ask(ScriptedBackend(recital, clock=clock).open_session(), clock=clock).stamps
+    assert stamps.ticks == ((50 * MS, 1), (80 * MS, 3), (90 * MS, 1))
+
+
+def test_lines_are_recited_in_turns_and_conversations_have_their_own() -> None:
+    backend = ScriptedBackend(Recital(lines=["one", "two"], conversations={"other": ["three"]}))
+    assert [asked.reply.text for asked in converse(backend.open_session(), {})] == ["one", "two", "one", "two"]
+    assert ask(backend.open_session(), conversation_id="other").reply.text == "three"
+
+
+def test_a_planned_breakdown_is_a_failure_at_its_turn() -> None:
+    recital = Recital(lines=["one"], breakdown=Breakdown(turn=1, kind="OutOfMemory", message="planned"))
+    first, second, *_ = converse(ScriptedBackend(recital).open_session(), {})
+    assert first.reply.failure is None
+    assert second.reply.failure is not None
+    assert (second.reply.failure.kind, second.reply.failure.phase) == ("OutOfMemory", "prefill")
+
+
+def test_tokens_are_words() -> None:
+    reply = ask(
+        ScriptedBackend(Recital(lines=["one  two"])).open_session(), dialog("What is it?", system="Be kind.")
+    ).reply
+    assert reply.prompt_tokens == 7  # Be kind. Alice: What is it? Bob:
+    assert reply.completion_tokens == 2
+
+
+def test_real_time_passes_only_when_asked_for() -> None:
+    slow = Recital(lines=["one two"], prefill_s=0.02, token_s=0.01, real_time=True)
+    assert ask(ScriptedBackend(slow).open_session()).stamps.ready_ns >= 30 * MS
+    assert ask(ScriptedBackend(Recital(lines=["one two"], prefill_s=5.0)).open_session()).stamps.ready_ns < 1000 * MS
+
+
+def test_a_file_is_opened_by_name(tmp_path: Path) -> None:
+    script = tmp_path / "recital.yaml"
+    script.write_text("lines: [It is motion.]\nprefill_s: 0.1\n")
+    spec = ModelSpec(model=f"scripted:{script}")
+    backend = open_backend(spec, chat_format="auto", template_now="2026-01-01T00:00:00")
+    assert ask(backend.open_session()).reply.text == "It is motion."
+    shown = preview(
+        spec,
+        samplings={"short": {"max_new_tokens": 3}},
+        length="natural",
+        messages=dialog("What?"),
+        persona=Persona(),
+        chat_format="auto",
+        template_now="2026-01-01T00:00:00",
+    )
+    assert shown.prompt == "User: What?\nAssistant:"
+    assert shown.effective["short"].values == {"max_new_tokens": 3}
+
+
+def test_mistakes_of_a_file_are_told_with_their_places(tmp_path: Path) -> None:
+    script = tmp_path / "recital.yaml"
+    script.write_text("lines: [hello]\nprefil_s: 0.1\ntoken_s: -1\n")
+    with pytest.raises(DocumentError) as caught:
+        open_backend(ModelSpec(model=f"scripted:{script}"), chat_format="auto", template_now="2026-01-01T00:00:00")
+    assert "recital.yaml:2:1: prefil_s: unknown key" in str(caught.value)
+    assert "recital.yaml:3:1: token_s" in str(caught.value)
+
+
+def test_the_fixed_lane_without_a_length_is_refused() -> None:
+    with pytest.raises(UsageError, match="max_new_tokens"):
+        ScriptedBackend(Recital(lines=["one"])).effective({}, "fixed")
