@@ -155,7 +155,7 @@ class _Reader:
         try:
             return self._constructor.construct_object(node)
         except ValueError:
-            self.problems.append(Problem(path, f"{node.value!r} is not a {str(node.tag).rpartition(':')[2]}"))
+            self.problems.append(Problem(path, f"{node.value!r} is not !!{str(node.tag).rpartition(':')[2]}"))
             return None
 
     def _mapping(self, node: MappingNode, path: Keys) -> tuple[dict[Any, Any], dict[Hashable, Place]]:

@@ -49,6 +49,8 @@ def _problem(details: ErrorDetails, value: Any, shape: type[Shape]) -> Problem:
         fact, remedy = "is missing", "add it"
     elif kind == "invalid_key":
         fact, remedy = "a key that is not text", "quote it"
+    elif kind in ("too_short", "string_too_short"):
+        fact = "should not be empty"  # the only lower bound that our shapes have
     elif kind == "literal_error":
         words = _literals(details)
         fact = f"should be one of {', '.join(words)}, not {described(given)}"

@@ -71,7 +71,10 @@ class Document:
 
     def mistakes(self, problems: Iterable[Problem]) -> list[Mistake]:
         """The reader's problems and these, in the order of the file, none said twice."""
-        ordered = sorted((*self.problems, *problems), key=self.position)
+        # What the reader could not make a value of is None now; that this None does not fit is not another mistake.
+        unread = {problem.path for problem in self.problems if problem.at is None}
+        fresh = [problem for problem in problems if problem.path not in unread]
+        ordered = sorted((*self.problems, *fresh), key=self.position)
         return list(dict.fromkeys(self.mistake(problem) for problem in ordered))
 
 
