@@ -126,7 +126,7 @@ _TABLE: tuple[Metric, ...] = (
            lambda r: _seconds(r.stamps.generated_ns, r.stamps.ready_ns)),
     Metric("e2e_s", "End to end", "s", "lower", "reply text ready − start of the turn", _e2e_s),
     Metric("tpot_s", "Time per output token", "s", "lower",
-           "(last id − first id) / (n − 1); None below 2 ids", _tpot_s),
+           "(last id − first id) / (n − 1); None below 2 ids, or if the first arrival holds several", _tpot_s),
     Metric("output_tokens_per_s", "Output tokens per second", "tokens/s", "higher",
            "completion_tokens / e2e_s", lambda r: _per_second(r.completion_tokens, _e2e_s(r))),
     Metric("decode_tokens_per_s", "Decode tokens per second", "tokens/s", "higher",

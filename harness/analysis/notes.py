@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.analysis.drift import drifts
 from harness.analysis.frames import Run
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE
 
@@ -35,18 +36,18 @@ def notes(run: Run) -> tuple[str, ...]:
     missing, failed, unreached = (int(states.get(state, 0)) for state in ("missing", "failed", "not_reached"))
     found = []
     if missing:
-        found.append(f"{missing} turns are missing: the run is not finished, harness run --resume completes it.")
+        found.append(f"Turns still missing: {missing}. The run is not finished; harness run --resume completes it.")
     if failed or unreached:
         found.append(
-            f"{failed} turns failed and {unreached} were never reached: their checks count as failed, "
+            f"Turns that failed: {failed}, never reached: {unreached}. Their checks count as failed; "
             "they are in no speed figure."
         )
     if run.superseded:
         found.append(
-            f"{run.superseded} turns of broken or repeated attempts are kept in turns.jsonl and count nowhere."
+            f"Turns of broken or repeated attempts: {run.superseded}. They stay in turns.jsonl and count nowhere."
         )
     if run.manifest.get("torn_lines"):
-        found.append(f"{run.manifest['torn_lines']} torn lines were cut off turns.jsonl.")
+        found.append(f"Torn lines cut off turns.jsonl: {run.manifest['torn_lines']}.")
     if run.plan["history"] == "generated" and len(run.plan["models"]) * len(run.plan["samplings"]) > 1:
         found.append(
             "history: generated – every setting answers its own replies, so after the first turn prompts differ and "
@@ -56,4 +57,10 @@ def notes(run: Run) -> tuple[str, ...]:
         found.append("length: natural – replies differ in length; tok/s and end-to-end time depend on it, TPOT hardly.")
     if run.plan["length"] == "fixed":
         found.append("length: fixed – replies are forced to their length: read speed here, not eloquence.")
+    found += [
+        f"{drift.model} drifted: a token took {abs(drift.change):.0%} {'more' if drift.change > 0 else 'less'} time at "
+        f"the end of a launch than at its beginning (Kendall's τ, p = {drift.p:.2g}); look at heat, clocks, neighbours."
+        for drift in drifts(run)
+        if drift.matters
+    ]
     return tuple(found)

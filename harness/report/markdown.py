@@ -22,7 +22,7 @@ from harness.report.words import lane, machine, matrix
 
 _SPECIAL = re.compile(r"([\\`*\[\]|~#<>&]|(?<!\w)_|_(?!\w))")
 """What can mean something within a line; an underscore inside a word cannot (CommonMark §6.2)."""
-_Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
+_Columns = Mapping[str, Callable[[Mapping[Any, Any]], str]]
 """Header → what to show of a row."""
 
 
@@ -34,11 +34,11 @@ def markdown(run: Run) -> str:
 def _page(run: Run) -> Iterator[str]:
     settings = by_setting(run)
     yield f"# {escaped(run.run_id)}\n"
-    yield f"{escaped(matrix(run))}  \n{escaped(lane(run))}  \n{escaped(machine(run))}\n"
+    yield _list(matrix(run), lane(run), machine(run))
     warnings = [*run.manifest["warnings"], *notes(run)]
     if warnings:
         yield "## Beware\n"
-        yield "\n".join(f"- {escaped(warning)}" for warning in warnings) + "\n"
+        yield _list(*warnings)
     yield "## Behaviour by setting\n"
     yield _table(settings, {**_LABELS, **_STATES, **_BEHAVIOUR})
     yield behaviour_caption(run) + " A turn that failed or was not reached fails all its checks.\n"
@@ -63,6 +63,10 @@ def _page(run: Run) -> Iterator[str]:
         yield from _exchange(run, exchange)
 
 
+def _list(*lines: str) -> str:
+    return "\n".join(f"- {escaped(line)}" for line in lines) + "\n"
+
+
 def escaped(text: str) -> str:
     """Foreign text within a line of Markdown: one line, nothing in it means anything."""
     return _SPECIAL.sub(r"\\\1", " ".join(printable(text).split()))
@@ -75,22 +79,22 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{shown}\n{fence}\n"
 
 
-def _between(name: str, shown: Callable[[Any], str]) -> Callable[[Mapping[str, Any]], str]:
+def _between(name: str, shown: Callable[[Any], str]) -> Callable[[Mapping[Any, Any]], str]:
     """A p50 followed by its interval."""
 
-    def cell(row: Mapping[str, Any]) -> str:
+    def cell(row: Mapping[Any, Any]) -> str:
         inside = interval(row[f"{name}_low"], row[f"{name}_high"], shown)
         return shown(row[f"{name}_p50"]) + (f" ({inside})" if inside else "")
 
     return cell
 
 
-def _rate(row: Mapping[str, Any]) -> str:
+def _rate(row: Mapping[Any, Any]) -> str:
     inside = percents(row["checks_low"], row["checks_high"])
     return percent(row["checks_rate"]) + (f" ({inside})" if inside else "")
 
 
-def _of(name: str, shown: Callable[[Any], str]) -> Callable[[Mapping[str, Any]], str]:
+def _of(name: str, shown: Callable[[Any], str]) -> Callable[[Mapping[Any, Any]], str]:
     return lambda row: shown(row[name])
 
 
@@ -219,8 +223,7 @@ def _exchange(run: Run, exchange: Exchange) -> Iterator[str]:
             yield fenced(answer.reasoning)
         if answer.reply is not None:
             yield fenced(answer.reply)
-        yield from (f"{line}  " for line in _verdicts(answer))
-        yield ""
+        yield "\n".join(f"- {line}" for line in _verdicts(answer)) + "\n"
 
 
 def _given(run: Run, answer: Answer) -> str:
@@ -261,8 +264,9 @@ def _verdicts(answer: Answer) -> Iterator[str]:
         yield f"{'✓' if passed else '✗'} {escaped(check)}" + (f" – {escaped(detail)}" if detail else "")
     facts = [
         f"{answer.prompt_tokens} → {answer.completion_tokens} tokens" if answer.completion_tokens is not None else "",
-        escaped(answer.finish_reason or ""),
+        escaped(answer.finish_reason or "") if answer.error is None else "",
         f"TTFT {ms(answer.ttft_s)} ms" if answer.ttft_s is not None else "",
         f"{number(answer.output_tokens_per_s)} tok/s" if answer.output_tokens_per_s is not None else "",
     ]
-    yield " · ".join(fact for fact in facts if fact)
+    if any(facts):
+        yield " · ".join(fact for fact in facts if fact)

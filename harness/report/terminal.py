@@ -26,7 +26,7 @@ def show(run: Run, console: Console) -> None:
     for line in (matrix(run), lane(run), machine(run)):
         console.print(Text(printable(line), style="dim"))
     tables = [_behaviour(settings, behaviour_caption(run)), _speed(settings, speed_caption(run))]
-    if 1 < turns["turn_index"].nunique() and len(turns) <= _ROWS_BY_TURN:
+    if turns["turn_index"].nunique() > 1 and len(turns) <= _ROWS_BY_TURN:
         tables.append(_by_turn(turns))
     for table in tables:
         console.print()
