@@ -109,7 +109,7 @@ conversations:
         "1.yaml:1:1: conversation: unknown key – did you mean conversations?",
         f"1.yaml:3:5: conversations.0.id: a is the id of another conversation – see {tmp_path}/0.yaml:2:5",
         "1.yaml:5:5: conversations.1.id: is missing – add it",
-        "1.yaml:5:13: conversations.1.turns.0.user: should be text, not 7 – write it in quotes",
+        "1.yaml:5:14: conversations.1.turns.0.user: should be text, not 7 – write it in quotes",
         "2.yaml:3:4: not valid YAML: expected <block end>, but found '<block mapping start>'"
         " (while parsing a block collection) – check quotes, brackets and indentation",
     ]

@@ -168,7 +168,7 @@ def test_a_file_without_permission_is_one_clear_line(tmp_path):
 
 def test_bytes_that_are_not_utf8_are_placed(tmp_path):
     path = tmp_path / "car.yaml"
-    path.write_bytes("a: 1\nname: M".encode() + b"\xfcller\n")
+    path.write_bytes(b"a: 1\nname: M\xfcller\n")
     with pytest.raises(DocumentError) as caught:
         read_document(path)
     assert str(caught.value) == f"{path}:2:8: byte 0xfc is not UTF-8 – save it as UTF-8"
@@ -269,8 +269,10 @@ def test_a_set_value_is_found_where_it_was_put(path, value):
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_document_or_a_document_error(text):
+def test_any_text_is_a_document_or_one_line_per_mistake(text):
+    lines = 0
     try:
-        assert isinstance(parse_document(text, "x").value, dict)
-    except DocumentError as error:
-        assert all("\n" not in str(mistake) for mistake in error.mistakes)
+        parse_document(text, "x")
+    except DocumentError as caught:
+        lines = len(str(caught).splitlines()) - len(caught.mistakes)
+    assert lines == 0

@@ -23,7 +23,7 @@ SCHEMAS = {"run-config": config_schema, "prompts": prompts_schema}
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_schema_in_docs_is_fresh(name):
     stored = json.loads((ROOT / f"docs/schema/{name}.json").read_text(encoding="utf-8"))
-    assert stored == SCHEMAS[name](), f"write it anew: harness schema {name} > docs/schema/{name}.json"
+    assert stored == SCHEMAS[name](), "write it anew with harness schema"
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -72,7 +72,9 @@ def test_yaml_in_the_docs_loads(name, tmp_path, monkeypatch):
     from harness.config.load import load_config
 
     monkeypatch.chdir(ROOT)
-    blocks = re.findall(r"```yaml\n(# (?:prompts|configs)/.*?)```", (ROOT / f"docs/{name}.md").read_text("utf-8"), re.S)
+    blocks = re.findall(
+        r"```yaml\n(# (?:prompts|configs)/.*?)```", (ROOT / f"docs/{name}.md").read_text("utf-8"), re.DOTALL
+    )
     assert blocks
     for index, block in enumerate(blocks):
         file = tmp_path / f"{index}.yaml"

@@ -124,7 +124,8 @@ def test_whole_numbers_become_floats_where_transformers_insists_on_one():
          "sampling.include.0: does not say top_k – an included sampling has a value for every axis"),
         ({"top_k": [1, 2], "include": [{"top_k": [3, 4]}]},
          "sampling.include.0.top_k: should be one value – an included sampling is one sampling"),
-        ({"top_k": [1, 2], "include": [{"top_k": 2}]}, "sampling: top_k=2 and top_k=2 are the same sampling – leave one out"),
+        ({"top_k": [1, 2], "include": [{"top_k": 2}]},
+         "sampling: top_k=2 and top_k=2 are the same sampling – leave one out"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_sampling_is_said(sampling, message):

@@ -45,7 +45,7 @@ def config_schema() -> dict[str, Any]:
         "anyOf": [{**files, "title": "Conversations"}, {"$ref": "#/$defs/ConversationFilter"}],
         "description": properties["conversations"]["description"],
     }
-    parts.update({_value_name(parameter): _value(parameter) for parameter in GENERATION_PARAMETERS.values()})
+    parts.update({_value_name(parameter): _value(parameter) for parameter in _allowed().values()})
     parts["Parameters"] = _parameters()
     parts["Sampling"] = _parameters(
         settings={
@@ -80,9 +80,16 @@ def prompts_schema() -> dict[str, Any]:
 
 
 def _parameters(**more: dict[str, Any]) -> dict[str, Any]:
-    allowed = {name: parameter for name, parameter in GENERATION_PARAMETERS.items() if not refusal(name, [1])}
-    values = {name: {"$ref": f"#/$defs/{_value_name(parameter)}"} for name, parameter in allowed.items()}
+    values = {
+        # What is refused but for one harmless value (num_beams: 1) is not offered with any other.
+        name: {"enum": [1, None]} if parameter.refused else {"$ref": f"#/$defs/{_value_name(parameter)}"}
+        for name, parameter in _allowed().items()
+    }
     return {"type": "object", "properties": {**values, **more}, "additionalProperties": False}
+
+
+def _allowed() -> dict[str, Parameter]:
+    return {name: parameter for name, parameter in GENERATION_PARAMETERS.items() if not refusal(name, [1])}
 
 
 def _value_name(parameter: Parameter) -> str:

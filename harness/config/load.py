@@ -35,21 +35,39 @@ def parse_config(values: Mapping[str, Any], source: str = "config", overrides: S
 
 
 def _resolved(document: Document, folder: Path | None, overrides: Sequence[str]) -> RunConfig:
-    document = set_values(replace(document, value=_spelt_out(document.value)), overrides)
+    document = _overridden(document, overrides)
     value, problems = _in_lane(document.value)
-    config, found = fit(value, RunConfig)
-    problems += found
+    config, misfits = fit(value, RunConfig)
+    problems += misfits
+    # A config that does not fit is tried again without the keys that do not, so that the rest is looked at as well.
+    wrong = {problem.path[0] for problem in misfits if problem.path}
+    spare = {"models": [{"model": "-"}]} if "models" in wrong else {}
+    looked_at = config or fit({key: value[key] for key in value if key not in wrong} | spare, RunConfig)[0]
     mistakes: list[Mistake] = []
-    if config is not None:
-        config = config.coming_from(document.source, document.value)
-        plan, found, mistakes = assemble(config, folder)
+    if looked_at is not None:
+        plan, found, mistakes = assemble(looked_at.coming_from(document.source, document.value), folder)
         problems += found
-        config = plan.config if plan is not None else config
+        config = plan.config if plan is not None else None
     elif isinstance(value.get("sampling"), dict):
         problems += expand(value["sampling"])[1]
-    if config is None or problems or document.problems or mistakes:
+    if config is None or problems or document.problems:
         raise DocumentError([*document.mistakes(problems), *mistakes])
     return config
+
+
+def _overridden(document: Document, overrides: Sequence[str]) -> Document:
+    mistakes: list[Mistake] = []
+    document = replace(document, value=_spelt_out(document.value))
+    for assignment in overrides:
+        try:
+            document = set_values(document, [assignment])
+        except DocumentError as error:
+            mistakes += error.mistakes
+        else:
+            document = replace(document, value=_spelt_out(document.value))
+    if mistakes:
+        raise DocumentError(mistakes)
+    return document
 
 
 def _spelt_out(value: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from harness.records import Persona
 
 
 def script_text(conversation: Conversation) -> str:
-    """The conversation as YAML; the replies of its turns become gold replies. Checks are not written: a talk has none."""
+    """The conversation as YAML, its replies as gold replies. Checks are not written: a talk has none."""
     entry: dict[str, Any] = {"id": conversation.id}
     if conversation.persona != Persona():
         persona = {"user": conversation.persona.user, "assistant": conversation.persona.assistant}
