@@ -142,7 +142,7 @@ def wilson(rate: float, n: float, quantile: float) -> tuple[float, float]:
     shrink = 1 + quantile**2 / n
     centre = (rate + quantile**2 / (2 * n)) / shrink
     reach = quantile / shrink * math.sqrt(rate * (1 - rate) / n + quantile**2 / (4 * n**2))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    return max(0.0, min(rate, centre - reach)), min(1.0, max(rate, centre + reach))  # rounding aside, it holds the rate
 
 
 def _t(degrees: int) -> float:
