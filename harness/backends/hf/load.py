@@ -85,7 +85,8 @@ def _load_weights(source: Source) -> tuple[PreTrainedModel, list[str]]:
 
 def _quantization(spec: ModelSpec, given: Mapping[str, Any]) -> Any:
     method = given.get("quant_method")
-    known = sorted(AUTO_QUANTIZATION_CONFIG_MAPPING)
+    # bitsandbytes is listed once per width; its width is told by load_in_4bit or load_in_8bit.
+    known = sorted({name.removesuffix("_4bit").removesuffix("_8bit") for name in AUTO_QUANTIZATION_CONFIG_MAPPING})
     if method not in known:
         fact = "quantization needs its quant_method" if method is None else f"unknown quant_method {method}"
         raise ModelError(spec.model, fact, f"one of {', '.join(known)}")
