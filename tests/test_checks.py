@@ -6,7 +6,7 @@ import pickle
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.conversations import checks, expect
@@ -233,6 +233,7 @@ def test_loops_without_sense_are_repetition(loop):
     assert repetition(loop) > 0.8
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(max_size=200))
 def test_repetition_is_a_share_and_grows_when_the_text_is_doubled(text):
     assert 0 <= repetition(text) < 1
@@ -261,6 +262,7 @@ def test_answers_are_not_taken_for_refusals(reply):
     assert refusal_phrase(reply) is None
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(max_size=80), st.sampled_from(sorted(KINDS)))
 def test_judging_never_raises(reply, key):
     values = {"json": True, "one_line": True, "refusal": True, "contains_any": ["a"], "contains_all": ["a"]}

@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.config.load import load_config, parse_config
@@ -176,6 +176,7 @@ def test_a_wrong_override_is_named():
     ]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.integers(1, 9), st.integers(0, 2**40), st.sampled_from(["stop", "drop_oldest", "error"]))
 def test_overrides_round_trip(repeats, seed, overflow):
     config = parse_config(
@@ -246,8 +247,64 @@ def test_a_union_of_types_makes_one_message():
     assert complaints(small(models=[{"model": "x", "device_map": [1]}])) == [
         "here: models.0.device_map: should be a device, auto, or a mapping of modules to devices, not a list"
     ]
-    assert complaints(small(models=[3])) == ["here: models.0: should be a mapping of keys to values, not 3"]
-    assert complaints(small(conversations=3)) == ["here: conversations: should be a mapping of keys to values, not 3"]
+    assert complaints(small(models=[3])) == ["here: models.0: should be the name of a model or a mapping, not 3"]
+    assert complaints(small(conversations=3)) == [
+        "here: conversations: should be a list of files or a mapping with files, not 3"
+    ]
+
+
+JUNK = st.sampled_from(
+    [None, True, 0, -1, 1.5, float("nan"), 10**30, "", "x", "a" * 300, [], {}, [1], [[1]], [{}], {"a": 1}, {1: 2}]
+)
+WHOLE = {
+    "models": ["a", {"model": "b", "device_map": {"x": 1}, "quantization": {"quant_method": "bnb"}}],
+    "sampling": {
+        "top_k": [1, 10],
+        "eos_token_id": [1, 2],
+        "settings": {"greedy": {"do_sample": False}, "hot": {"temperature": [0.5, 1]}},
+        "exclude": [{"temperature": 1, "top_k": 10}],
+        "include": [{"top_k": 50}],
+    },
+    "conversations": {"files": [str(ROOT / "prompts/physics-professor.yaml")], "tags": ["short"]},
+    "lane": "behaviour",
+    "history": "generated",
+    "repeats": 2,
+    "timeout": 3.0,
+}
+
+
+def paths(value, path=()):
+    if path:
+        yield path
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in entries:
+        yield from paths(entry, (*path, key))
+
+
+def put(value, path, junk):
+    """Replace what stands at a path, if an earlier replacement has not taken the path away."""
+    key, *rest = path
+    if (isinstance(value, dict) and key in value) or (isinstance(value, list) and key in range(len(value))):
+        if rest:
+            put(value[key], rest, junk)
+        else:
+            value[key] = junk
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.lists(st.tuples(st.sampled_from(list(paths(WHOLE))), JUNK), min_size=1, max_size=3))
+def test_whatever_stands_in_a_config_it_loads_or_its_mistakes_are_lines(changes):
+    values = json.loads(json.dumps(WHOLE))
+    for path, junk in changes:
+        put(values, path, junk)
+    lines = []
+    try:
+        config = parse_config(values, "here")
+    except DocumentError as caught:
+        config = None
+        lines = str(caught).splitlines()
+    assert config is None or plan(config).n_cells
+    assert all(line.startswith("here: ") for line in lines)
 
 
 def test_template_now_is_a_date():

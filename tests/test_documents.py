@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -194,6 +194,15 @@ def test_values_without_a_file_name_their_source_only():
     ]
 
 
+def test_keys_of_a_python_mapping_have_to_be_text_as_in_a_file():
+    document = document_of({"name": "Tin", "speeds": {3: 1.0}}, "here")
+    assert [str(m) for m in document.mistakes(())] == ["here: speeds.3: a key that is not text"]
+
+
+def test_a_file_that_is_nested_too_deeply_is_one_clear_line():
+    assert refusal("a: " + "[" * 1500 + "]" * 1500) == "car.yaml: is nested too deeply"
+
+
 def test_set_values_reach_into_lists_and_make_mappings():
     document = document_of({"a": [{"b": 1}, 2]}, "x")
     changed = set_values(document, ["a.0.b=[1, two]", "c.d.e=1e-3", "f=", "a.1=no"])
@@ -236,6 +245,7 @@ def test_a_problem_of_a_missing_key_stands_at_its_mapping():
 words = st.text("abcdefghij_", min_size=1, max_size=8).filter(lambda word: word not in ("size", "colour", "y"))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(words, min_size=1, max_size=6, unique=True), st.integers(0, 3), st.integers(0, 3))
 def test_every_unknown_key_is_reported_at_its_own_line_and_column(unknown, blank, indent):
     lines = ["name: Tin", *[""] * blank, "wheels:"]
@@ -257,6 +267,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(words, min_size=1, max_size=4), values)
 def test_a_set_value_is_found_where_it_was_put(path, value):
     import json
@@ -268,6 +279,7 @@ def test_a_set_value_is_found_where_it_was_put(path, value):
     assert found == value
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(max_size=60))
 def test_any_text_is_a_document_or_one_line_per_mistake(text):
     lines = 0

@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.config.labels import labelled
@@ -67,6 +67,7 @@ def test_the_order_depends_on_seed_launch_and_repeat():
     ]
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))
 def test_every_cell_is_played_exactly_once(repeats, launches, seed):
     it = made(sampling={"top_k": [1, 2]}, repeats=repeats, launches=launches, seed=seed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def find_files(
 def _matches(pattern: str, folder: Path | None) -> list[str]:
     # A path that exists is itself, even where it looks like a glob: [ ] are ordinary in file names.
     whole = pattern if folder is None else str(folder / pattern)
-    if Path(whole).exists():
+    if os.path.exists(whole):
         return [whole]
     return sorted(glob.glob(whole, recursive=True))
 
@@ -45,7 +47,8 @@ def _nearby(pattern: str, folder: Path | None) -> str:
     names = [str(entry) for entry in sorted(parent.glob("*.yaml"))]
     if folder is not None and not names:
         names = [str(parent / entry.name) for entry in sorted((folder / parent).glob("*.yaml"))]
-    return did_you_mean(pattern, names) if names else "paths are relative to the current directory"
+    close = difflib.get_close_matches(pattern, names, n=1)
+    return f"did you mean {close[0]}?" if close else "paths are relative to the current directory"
 
 
 def choose(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from harness.config.generation import GENERATION_PARAMETERS, is_axis
 from harness.config.matrix import RESERVED, expand
@@ -13,11 +13,13 @@ from harness.config.plan import assemble
 from harness.config.schema import RunConfig
 from harness.documents import Document, Problem, Source, document_of, fit, read_document, set_values
 from harness.errors import DocumentError, Mistake
+from harness.records import History, Length
 
 _LANES: Mapping[str, Mapping[str, str]] = {
     "speed": {"history": "scripted", "length": "fixed"},
     "behaviour": {"history": "generated", "length": "natural"},
 }
+_CHOICES = {"history": get_args(History), "length": get_args(Length)}
 
 
 def load_config(path: Source, overrides: Sequence[str] = ()) -> RunConfig:
@@ -87,12 +89,14 @@ def _in_lane(value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     problems = [
         Problem((key,), f"{value[key]} contradicts lane: {lane}, which means {key}: {meant}", "leave one of them out")
         for key, meant in meaning.items()
-        if key in value and value[key] != meant
+        if key in value and value[key] != meant and value[key] in _CHOICES[key]
     ]
     sampling = value.get("sampling", {})
     if lane == "speed" and isinstance(sampling, dict) and not _is_the_subject(sampling):
         sampling = {**sampling, "do_sample": False}
-    return {**value, **meaning, "sampling": sampling}, problems
+    # A history or length that is none stays, for the shape to refuse.
+    meant = {key: value[key] if value.get(key, word) not in _CHOICES[key] else word for key, word in meaning.items()}
+    return {**value, **meant, "sampling": sampling}, problems
 
 
 def _is_the_subject(sampling: Mapping[str, Any]) -> bool:

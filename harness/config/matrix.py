@@ -144,7 +144,9 @@ def _partials(given: Any, where: Keys, problems: list[Problem]) -> list[dict[str
         return []
     result = []
     for index, partial in enumerate(given):
-        if not isinstance(partial, dict) or not partial:
+        if partial == {}:
+            problems.append(Problem((*where, index), "should not be empty"))
+        elif not isinstance(partial, dict):
             problems.append(Problem((*where, index), f"should be a mapping of parameters, not {described(partial)}"))
         else:
             result.append(_parameters(partial, (*where, index), problems))

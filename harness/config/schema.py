@@ -72,6 +72,8 @@ class ModelSpec(Shape):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
+        if not isinstance(value, (str, dict, ModelSpec)):
+            raise PydanticCustomError("several", "should be the name of a model or a mapping")
         return {"model": value} if isinstance(value, str) else value
 
 
@@ -86,6 +88,8 @@ class ConversationFilter(Shape):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
+        if not isinstance(value, (list, dict, ConversationFilter)):
+            raise PydanticCustomError("several", "should be a list of files or a mapping with files")
         return {"files": value} if isinstance(value, list) else value
 
 
@@ -132,7 +136,9 @@ class RunConfig(Shape):
         int, Field(ge=0, description="Conversations replayed before measuring, per launch and sampling")
     ] = 1
     seed: Annotated[int, Field(description="Base of every turn's own seed, and of the order of cells")] = 0
-    timeout: Annotated[float | None, Field(gt=0, description="Seconds a turn may take; null: no limit")] = None
+    timeout: Annotated[
+        float | None, Field(gt=0, allow_inf_nan=False, description="Seconds a turn may take; null: no limit")
+    ] = None
     template_now: Annotated[str, Field(description="The date that chat templates are told, ISO 8601")] = (
         "2026-01-01T00:00:00"
     )

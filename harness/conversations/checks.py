@@ -149,9 +149,11 @@ class Json:
         fenced = regex.fullmatch(r"```\w*\n(.*)\n```", reply.strip(), regex.DOTALL)
         try:
             value = json.loads(fenced[1] if fenced else reply, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            return CheckResult(self.name, False, f"not JSON: {error}")
-        wrong = "" if self.schema is None else _schema_violation(value, self.schema)
+            wrong = "" if self.schema is None else _schema_violation(value, self.schema)
+        except RecursionError:
+            wrong = "nested too deeply"
+        except ValueError as error:
+            wrong = f"not JSON: {error}"
         return CheckResult(self.name, not wrong, wrong)
 
 

@@ -53,12 +53,10 @@ def read_document(path: Source) -> Document:
 
 def parse_document(text: str, source: str) -> Document:
     """The values of YAML text; errors name `source`. Raises DocumentError as `read_document` does."""
-    node = _compose(text, source)
-    if node is None:
+    value, parts, problems = _read(text, source, positions=True)
+    if value is None:
         raise DocumentError([Mistake(f"{source}:1:1", "is empty", "see docs/ for the format")])
-    reader = _Reader()
-    value, parts = reader.plain(node, ())
-    document = Document(source, {}, Place(1, 1, parts), tuple(reader.problems))
+    document = Document(source, {}, Place(1, 1, parts), tuple(problems))
     if not isinstance(value, dict):
         fact = f"should be a mapping of keys to values, not {described(value)}"
         raise DocumentError(document.mistakes([Problem((), fact)]))
@@ -67,11 +65,9 @@ def parse_document(text: str, source: str) -> Document:
 
 def parse_value(text: str, subject: str) -> Any:
     """One YAML value of any kind, None if there is none. Raises DocumentError about `subject`, without positions."""
-    node = _compose(text, subject, positions=False)
-    reader = _Reader()
-    value = None if node is None else reader.plain(node, ())[0]
-    if reader.problems:
-        raise DocumentError([Mistake(subject, problem.fact, problem.remedy) for problem in reader.problems])
+    value, _, problems = _read(text, subject, positions=False)
+    if problems:
+        raise DocumentError([Mistake(subject, problem.fact, problem.remedy) for problem in problems])
     return value
 
 
@@ -85,7 +81,17 @@ def _line_and_column(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-def _compose(text: str, source: str, *, positions: bool = True) -> Node | None:
+def _read(text: str, source: str, *, positions: bool) -> tuple[Any, dict[Hashable, Place], list[Problem]]:
+    reader = _Reader()
+    try:
+        node = _compose(text, source, positions=positions)
+        value, parts = (None, {}) if node is None else reader.plain(node, ())
+    except RecursionError:
+        raise DocumentError([Mistake(source, "is nested too deeply")]) from None
+    return value, parts, reader.problems
+
+
+def _compose(text: str, source: str, *, positions: bool) -> Node | None:
     try:
         node: Node | None = YAML(typ="safe", pure=True).compose(text)
     except ReaderError as error:
@@ -168,7 +174,7 @@ class _Reader:
                 merged += [value_node] if isinstance(value_node, MappingNode) else value_node.value
                 continue
             key = self._scalar(key_node, path) if isinstance(key_node, ScalarNode) else None
-            if not isinstance(key, (str, int)):
+            if not isinstance(key, str):
                 self.problems.append(Problem(path, "a key that is not text", "quote it", at))
             elif key in places:
                 self.problems.append(Problem((*path, key), "duplicate key", f"also in line {places[key].line}", at))

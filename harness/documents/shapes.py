@@ -47,8 +47,6 @@ def _problem(details: ErrorDetails, value: Any, shape: type[Shape]) -> Problem:
         fact, remedy = "unknown key", did_you_mean(str(path[-1]), _known_keys(shape, details["loc"][:-1]))
     elif kind == "missing":
         fact, remedy = "is missing", "add it"
-    elif kind == "invalid_key":
-        fact, remedy = "a key that is not text", "quote it"
     elif kind in ("too_short", "string_too_short"):
         fact = "should not be empty"  # the only lower bound that our shapes have
     elif kind == "literal_error":

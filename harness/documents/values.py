@@ -80,9 +80,10 @@ class Document:
 
 def document_of(value: Mapping[str, Any], source: str) -> Document:
     """A document made by a program: mappings, sequences and paths become plain dicts, lists and text."""
-    plain = _plain(value)
+    problems: list[Problem] = []
+    plain = _plain(value, (), problems)
     assert isinstance(plain, dict)
-    return Document(source, plain)
+    return Document(source, plain, problems=tuple(problems))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -104,9 +105,10 @@ def described(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, path: Keys, problems: list[Problem]) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
+        problems += [Problem((*path, key), "a key that is not text") for key in value if not isinstance(key, str)]
+        return {key: _plain(value[key], (*path, key), problems) for key in value if isinstance(key, str)}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [_plain(entry, (*path, index), problems) for index, entry in enumerate(value)]
     return str(value) if isinstance(value, PathLike) else value
