@@ -15,6 +15,8 @@ import pandas as pd
 from harness.analysis.frames import Run
 from harness.analysis.stats import Tally
 
+_LOOKED_AT = ["model", "sampling", "conversation_id", "turn_index", "state", "reply", "checks_passed"]
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
@@ -29,7 +31,7 @@ class Ledger:
         """The tallies of some rows of `Run.turns`, identical greedy repeats collapsed to one."""
         seen: set[tuple[object, ...]] = set()
         tallies = []
-        for row in turns[turns["state"] != "missing"].to_dict("records"):
+        for row in turns.loc[turns["state"] != "missing", _LOOKED_AT].to_dict("records"):
             place = (row["conversation_id"], row["turn_index"])
             done = row["state"] == "done"
             passed = int(row["checks_passed"]) if done and pd.notna(row["checks_passed"]) else 0

@@ -158,7 +158,11 @@ def _with_interval(name: str, point: str, estimate: Estimate) -> Row:
 
 
 def _by_launch(done: pd.DataFrame, metric: str) -> Mapping[int, Sequence[float]]:
-    return {launch: _values(done.loc[done["launch"] == launch, metric]) for launch in sorted(done["launch"].unique())}
+    known = done.loc[done[metric].notna(), ["launch", metric]]
+    values: dict[int, list[float]] = {}
+    for launch, value in zip(known["launch"].tolist(), known[metric].tolist(), strict=True):
+        values.setdefault(launch, []).append(float(value))
+    return values
 
 
 def _values(column: pd.Series[Any]) -> list[float]:

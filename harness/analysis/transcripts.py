@@ -45,9 +45,17 @@ class Exchange:
     answers: tuple[Answer, ...]
 
 
+_SAME = ("model", "sampling", "state", "user", "reply", "reasoning", "finish_reason")
+"""What answers must have in common to be shown as one, beside errors, checks and tokens."""
+_LOOKED_AT = [
+    *("conversation_id", "turn_index", "launch", "repeat", *_SAME, "gold", "error", "error_phase", "error_message"),
+    *("checks", "prompt_tokens", "completion_tokens", "ttft_s", "output_tokens_per_s"),
+]
+
+
 def transcripts(run: Run) -> list[Exchange]:
     """Every turn that was played, conversation by conversation, in the order of the plan."""
-    played = run.turns[run.turns["state"] != "missing"].astype(object)
+    played = run.turns.loc[run.turns["state"] != "missing", _LOOKED_AT].astype(object)
     rows = played.where(played.notna(), None).to_dict("records")
     by_place: dict[tuple[str, int], list[Mapping[Any, Any]]] = {}
     for row in rows:
@@ -70,11 +78,7 @@ def _exchange(place: tuple[str, int], rows: list[Mapping[Any, Any]]) -> Exchange
     )
 
 
-_SAME = ("model", "sampling", "state", "user", "reply", "reasoning", "finish_reason")
-
-
 def _identity(row: Mapping[Any, Any]) -> tuple[Any, ...]:
-    """What two answers must have in common to be shown as one."""
     error = f"{row['error']} ({row['error_phase']}): {row['error_message']}" if row["error"] else None
     checks = tuple((check["check"], check["passed"], check["detail"]) for check in row["checks"] or ())
     return (*(row[name] for name in _SAME), error, checks, row["prompt_tokens"], row["completion_tokens"])
