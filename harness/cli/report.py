@@ -23,13 +23,13 @@ def report(
     from harness.analysis.frames import load
     from harness.report.files import write_reports
     from harness.report.markdown import markdown
-    from harness.report.terminal import print_report
+    from harness.report.terminal import show
 
     for named in runs:
         run = load(named if named.exists() else results / named)
         write_reports(run)
         if output == "table":
-            print_report(run, Console())
+            show(run, Console())
         elif output == "markdown":
             typer.echo(markdown(run))
         else:

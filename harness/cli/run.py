@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -40,6 +40,10 @@ def run(
     max_length: MaxLength = None,
     max_new_tokens: MaxNewTokens = None,
     do_sample: DoSample = None,
+    lane: Annotated[
+        Literal["speed", "behaviour"] | None,
+        typer.Option("--lane", help="speed: equal prompts and lengths, greedy. behaviour: the models' own replies."),
+    ] = None,
     repeats: Annotated[int | None, typer.Option("--repeats", help="Play each cell so often.")] = None,
     launches: Annotated[int | None, typer.Option("--launches", help="Fresh processes per model.")] = None,
     sets: Sets = None,
@@ -65,8 +69,8 @@ def run(
         max_new_tokens=max_new_tokens,
         do_sample=do_sample,
     )
-    counts = {"repeats": repeats, "launches": launches}
-    assignments = [*(f"{name}={count}" for name, count in counts.items() if count is not None), *(sets or [])]
+    keys = {"lane": lane, "repeats": repeats, "launches": launches}
+    assignments = [*(f"{key}={value}" for key, value in keys.items() if value is not None), *(sets or [])]
     if resume is not None and config is None and not model and not prompts:
         from harness.store import read_manifest
 
@@ -98,11 +102,11 @@ def _show(path: Path, quiet: bool) -> int:
     from rich.console import Console
 
     from harness.analysis.frames import load
-    from harness.report.terminal import print_report
+    from harness.report.terminal import show
 
     loaded = load(path)
     if not quiet:
-        print_report(loaded, Console(stderr=True))
+        show(loaded, Console(stderr=True))
     return int((loaded.turns["state"] == "failed").sum())
 
 
