@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tokenizers.normalizers import Replace
 
-from harness.backends.hf.formats import FOLDED, NO_TEMPLATE, newline_id
+from harness.backends.hf.formats import FOLDED, NO_NEWLINE, NO_TEMPLATE, TranscriptFormat, newline_id
 from harness.backends.hf.reasoning import Reader, Said
 from harness.backends.seam import Backend
 from harness.errors import ModelError
@@ -127,6 +128,16 @@ class TestTranscripts:
         assert backend.report.facts["newline_id"] == newline
         assert backend.effective({}, "natural").values["eos_token_id"] == [2, newline]
         assert backend.effective({"eos_token_id": newline}, "natural").values["eos_token_id"] == [newline]
+
+
+def test_a_tokenizer_without_a_newline_id_is_noted() -> None:
+    words: Any = zoo.tokenizer()
+    words.backend_tokenizer.normalizer = Replace("\n", "ab")
+    assert newline_id(words) is None
+    spaced = TranscriptFormat(words)
+    assert spaced.notices == (NO_NEWLINE,)
+    assert spaced.stop_ids() == ()
+    assert spaced.stop_strings(PERSONA) == ("\n",)
 
 
 class TestEndsOfTranscripts:

@@ -171,6 +171,16 @@ class TestWarnings:
         assert settings.values["eos_token_id"] == [2]
         assert settings.warnings == ("eos_token_id=2 comes from the tokenizer: the model's generation_config has none",)
 
+    def test_an_end_of_text_that_the_model_does_not_know(self) -> None:
+        assert effective({"max_new_tokens": 5}, own={"eos_token_id": [7]}).warnings == (
+            "the tokenizer's end of text (2) does not end a reply: eos_token_id is [7]",
+        )
+
+    def test_a_max_length_beyond_the_context(self) -> None:
+        assert effective({"max_length": 600}).warnings == (
+            "max_length=600 is beyond the model's context: replies end at 512",
+        )
+
     def test_an_end_of_text_that_is_switched_off(self) -> None:
         assert "eos_token_id" not in effective({"max_new_tokens": 5, "eos_token_id": None}, own=OWN).values
 

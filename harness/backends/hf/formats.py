@@ -20,6 +20,7 @@ from harness.config.schema import ChatFormat
 from harness.errors import ModelError
 from harness.records import Message, Persona, short_hash
 
+NO_NEWLINE = "the tokenizer has no id that is a newline: replies are ended by a newline in their text"
 NO_TEMPLATE = "the tokenizer has no chat template: prompts are transcripts (chat_format: transcript)"
 FOLDED = "the chat template {}: the system text is put before the first user message"
 
@@ -145,9 +146,9 @@ class TranscriptFormat:
     name: ChatFormat = "transcript"
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, notices: tuple[str, ...] = ()) -> None:
-        self.notices = notices
         self._tokenizer = tokenizer
         self._newline = newline_id(tokenizer)
+        self.notices = notices if self._newline is not None else (*notices, NO_NEWLINE)
 
     def render(self, messages: Sequence[Message], persona: Persona) -> tuple[str, tuple[str, ...]]:
         return render_transcript(messages, persona), ()

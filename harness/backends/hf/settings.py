@@ -85,6 +85,10 @@ def settle(
     else:
         _settle_ends(merged, stop_ids, None if "eos_token_id" in sampling else tokenizer_eos, warnings)
     warnings += _silent(merged, given, own)
+    if context_tokens is not None and (merged.get("max_length") or 0) > context_tokens:
+        warnings.append(
+            f"max_length={merged['max_length']} is beyond the model's context: replies end at {context_tokens}"
+        )
     if merged.get("do_sample"):
         merged.setdefault("top_k", HF_TOP_K)
     else:
@@ -160,6 +164,8 @@ def _settle_ends(
         warnings.append(
             f"eos_token_id={tokenizer_eos} comes from the tokenizer: the model's generation_config has none"
         )
+    elif tokenizer_eos is not None and tokenizer_eos not in eos:
+        warnings.append(f"the tokenizer's end of text ({tokenizer_eos}) does not end a reply: eos_token_id is {eos}")
     eos += [one for one in stop_ids if one not in eos]
     merged["eos_token_id"] = eos or None
 
