@@ -1,0 +1,79 @@
+"""The reference pages say what the tables say, and leave nothing out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import harness
+from harness.analysis.columns import COLUMNS
+from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE, SAMPLES_FOR_P95, SAMPLES_FOR_P99
+from harness.analysis.summary import by_setting
+from harness.metrics import METRICS
+from harness.records import TurnRecord
+from tests.builders import manifest, plan
+
+ROOT = Path(__file__).parent.parent
+METRICS_PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+FORMATS_PAGE = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8")
+
+
+def rows(page: str, header: str) -> list[list[str]]:
+    """The rows of the table with this header."""
+    lines = page.split(header + "\n", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def named(cells: list[list[str]]) -> set[str]:
+    """Everything in backticks in the first column."""
+    return {name for row in cells for name in re.findall(r"`([^`]+)`", row[0])}
+
+
+def test_the_table_of_metrics_is_complete_and_equal() -> None:
+    assert rows(METRICS_PAGE, "| name | title | unit | better | definition |") == [
+        [f"`{metric.name}`", metric.title, metric.unit, metric.direction, metric.definition]
+        for metric in METRICS.values()
+    ]
+
+
+def test_every_column_of_turns_is_documented() -> None:
+    documented = rows(FORMATS_PAGE, "| column | type | meaning |")
+
+    assert documented == [
+        [f"`{column.name}`", column.kind, column.meaning] for column in COLUMNS if column.name not in METRICS
+    ]
+
+
+def test_every_key_of_the_manifest_is_documented() -> None:
+    keys = {"format", "run_id", "torn_lines", *manifest(plan())}
+
+    assert named(rows(FORMATS_PAGE.split("## manifest.json")[1], "| key | what it holds |")) == keys
+
+
+def test_every_field_of_a_record_is_documented() -> None:
+    page = FORMATS_PAGE.split("## turns.jsonl")[1]
+
+    assert named(rows(page, "| key | what it holds |")) == {field.name for field in fields(TurnRecord)}
+
+
+def test_every_column_of_launches_is_documented() -> None:
+    run = harness.load(ROOT / "tests" / "data" / "run-v1")
+
+    assert named(rows(FORMATS_PAGE, "| column | meaning |")) == set(run.launches.columns)
+
+
+def test_every_column_of_the_summary_is_documented() -> None:
+    run = harness.load(ROOT / "tests" / "data" / "run-v1")
+    summaries = METRICS_PAGE.split("## Summaries")[1]
+    words = set(re.findall(r"`([\w…]+)`", summaries))
+
+    for column in by_setting(run).columns:
+        ending = "…_" + column.rsplit("_", 1)[-1]
+        assert column in words or ending in words, column
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    assert f"hidden below {SAMPLES_FOR_P95} and {SAMPLES_FOR_P99} turns" in METRICS_PAGE
+    assert CONVERSATIONS_TO_GENERALISE == 6
+    assert "Fewer than six are marked" in METRICS_PAGE
