@@ -105,6 +105,15 @@ def test_sampled_repeats_are_draws_and_all_count(tmp_path: Path) -> None:
     assert row["checks_rate"] == pytest.approx(2 / 6)
 
 
+def test_a_draw_from_one_token_is_no_draw(tmp_path: Path) -> None:
+    of = plan(
+        samplings={"top_k=1": {"do_sample": True, "top_k": 1}}, conversations={"physics": 1, "memory": 1}, repeats=3
+    )
+    row = only(by_setting(run_of(tmp_path, repeated(["right", "right", "wrong"], of, "top_k=1"), of)))
+
+    assert row["checks_rate"] == pytest.approx(1 / 4)
+
+
 def test_what_generation_really_ran_with_decides_what_is_greedy(tmp_path: Path) -> None:
     """Nobody asked for sampling, but the model's own generation_config turned it on."""
     of = plan(conversations={"physics": 1, "memory": 1}, repeats=3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -67,16 +68,14 @@ def ledger(run: Run) -> Ledger:
     )
 
 
-def _samples(run: Run, model: str, sampling: Mapping[str, object]) -> bool:
-    """Whether a setting draws at random: what generation really ran with, else what was asked for.
+def _samples(run: Run, model: str, sampling: Mapping[str, Any]) -> bool:
+    """Whether a setting draws at random, as generation really ran, or else as was asked for.
 
-    `do_sample` is False where nobody says otherwise (transformers.GenerationConfig).
+    `do_sample` is False where nobody says otherwise (transformers.GenerationConfig), and a draw from the one most
+    likely token is no draw.
     """
+    parameters: Mapping[str, Any] = sampling["parameters"]
     for launch in run.manifest["launches"]:
         if launch["model"] == model and sampling["name"] in launch.get("effective", {}):
-            values = launch["effective"][sampling["name"]]["values"]
-            if "do_sample" in values:
-                return bool(values["do_sample"])
-    parameters = sampling["parameters"]
-    assert isinstance(parameters, Mapping)
-    return bool(parameters.get("do_sample", False))
+            parameters = {**parameters, **launch["effective"][sampling["name"]]["values"]}
+    return bool(parameters.get("do_sample", False)) and parameters.get("top_k") != 1
