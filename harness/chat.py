@@ -13,7 +13,6 @@ same loop.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 from harness.backends.seam import Reply, TurnRequest
 from harness.conversations.script import Conversation, Turn
+from harness.conversations.variables import capture, fill_in
 from harness.meters.clock import Clock, Stopwatch, real_clock
 from harness.records import (
     CheckResult,
@@ -33,8 +33,6 @@ from harness.records import (
 )
 
 Dialog = Generator[TurnRequest | TurnRecord, Reply | None, None]
-
-_VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,10 @@ def replay(
     history = conversation.opening()
     captured: dict[str, str] = {}
     for index, turn in enumerate(conversation.turns if turns is None else turns):
-        user = _fill_in(turn.user, captured)
+        user = fill_in(turn.user, captured)
         if circumstances.history == "fill" and turn.assistant is not None:
+            missed = _capture(turn.capture, turn.assistant, captured)
+            assert missed is None, "the loader has seen that gold replies hold what is captured from them"
             history += (Message("user", user), Message("assistant", turn.assistant))
             continue
         history += (Message("user", user),)
@@ -96,18 +96,13 @@ def replay(
         history += (Message("assistant", fed),)
 
 
-def _fill_in(text: str, captured: Mapping[str, str]) -> str:
-    """Replace `{{ name }}` by what was captured; a name nothing captured stays as it is (the loader refused it)."""
-    return _VARIABLE.sub(lambda match: captured.get(match[1], match[0]), text)
-
-
 def _capture(patterns: Mapping[str, str], fed: str, captured: dict[str, str]) -> Failure | None:
     """Remember what the patterns find; a pattern that finds nothing leaves later turns without their variable."""
     for name, pattern in patterns.items():
-        found = re.search(pattern, fed)
-        if found is None:
+        text = capture(pattern, fed)
+        if text is None:
             return Failure("CaptureMissed", "capture", f"{name}: {pattern!r} is not in the reply")
-        captured[name] = found[1] if found.re.groups else found[0]
+        captured[name] = text
     return None
 
 

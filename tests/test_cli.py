@@ -168,7 +168,7 @@ def test_plan_shows_prompt_settings_and_warnings_without_loading_weights(here: P
 
 
 def test_schema_prints_a_json_schema() -> None:
-    for of in ("config", "prompts"):
+    for of in ("configs", "prompts"):
         jsonschema.Draft202012Validator.check_schema(json.loads(harness("schema", of).stdout))
 
 

@@ -14,7 +14,7 @@ from harness.records import Message, Persona
 ROOT = Path(__file__).parent.parent
 
 GOOD = """\
-# yaml-language-server: $schema=../docs/schema/prompts.json
+# yaml-language-server: $schema=schema.json
 conversations:
   - id: names
     tags: [memory, short]
@@ -144,7 +144,7 @@ def test_at_least_eight_files_are_shipped_with_ids_of_their_own():
     assert len(files) >= 8
     for file in files:
         assert file.read_text(encoding="utf-8").startswith(
-            "# yaml-language-server: $schema=../docs/schema/prompts.json\n"
+            "# yaml-language-server: $schema=schema.json\n"
         )
     assert all(conversation.tags and conversation.language for conversation in conversations)
 

@@ -17,13 +17,13 @@ from harness.conversations.load import ConversationShape, PersonaShape, PromptsS
 from harness.documents import read_document
 
 ROOT = Path(__file__).parent.parent
-SCHEMAS = {"run-config": config_schema, "prompts": prompts_schema}
+SCHEMAS = {"configs": config_schema, "prompts": prompts_schema}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_the_schema_in_docs_is_fresh(name):
-    stored = json.loads((ROOT / f"docs/schema/{name}.json").read_text(encoding="utf-8"))
-    assert stored == SCHEMAS[name](), "write it anew with harness schema"
+def test_the_schema_beside_the_shipped_files_is_fresh(name):
+    stored = json.loads((ROOT / f"{name}/schema.json").read_text(encoding="utf-8"))
+    assert stored == SCHEMAS[name](), f"harness schema {name} > {name}/schema.json"
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -31,20 +31,20 @@ def test_a_schema_is_a_json_schema(name):
     jsonschema.Draft202012Validator.check_schema(SCHEMAS[name]())
 
 
-@pytest.mark.parametrize(("name", "folder"), [("run-config", "configs"), ("prompts", "prompts")])
-def test_shipped_files_fit_their_schemas(name, folder):
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_shipped_files_fit_their_schemas(name):
     validator = jsonschema.Draft202012Validator(SCHEMAS[name]())
-    for file in (ROOT / folder).glob("*.yaml"):
+    for file in (ROOT / name).glob("*.yaml"):
         assert [error.message for error in validator.iter_errors(read_document(file).value)] == []
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("run-config", {"models": ["x"], "conversations": ["y"], "sampling": {"tok_k": 1}}),
-        ("run-config", {"models": ["x"], "conversations": ["y"], "sampling": {"top_k": "ten"}}),
-        ("run-config", {"models": ["x"], "conversations": ["y"], "sampling": {"num_beams": 4}}),
-        ("run-config", {"models": [], "conversations": ["y"]}),
+        ("configs", {"models": ["x"], "conversations": ["y"], "sampling": {"tok_k": 1}}),
+        ("configs", {"models": ["x"], "conversations": ["y"], "sampling": {"top_k": "ten"}}),
+        ("configs", {"models": ["x"], "conversations": ["y"], "sampling": {"num_beams": 4}}),
+        ("configs", {"models": [], "conversations": ["y"]}),
         ("prompts", {"conversations": [{"id": "a", "turns": [{"user": "x", "expect": [{"contain": "y"}]}]}]}),
     ],
 )

@@ -183,7 +183,9 @@ def test_the_same_command_goes_on_with_an_unfinished_run_and_starts_anew_after_a
     with pytest.raises(KeyboardInterrupt):
         execute(plan, results=here / "results", watch=stop_early)
     resumed: list[RunStarted] = []
-    first = execute(plan, results=here / "results", watch=lambda e: resumed.append(e) if isinstance(e, RunStarted) else None)
+    first = execute(
+        plan, results=here / "results", watch=lambda e: resumed.append(e) if isinstance(e, RunStarted) else None
+    )
     time.sleep(1.1)  # run ids are made of seconds
     second = execute(plan, results=here / "results")
 
@@ -206,7 +208,10 @@ def test_a_faulty_model_is_found_before_any_model_is_loaded_and_leaves_no_run(he
     with pytest.raises(DocumentError) as caught:
         execute(plan, results=here / "results")
 
-    assert [mistake.subject for mistake in caught.value.mistakes] == ["broken.yaml:1:1: lines", "broken.yaml:2:1: colour"]
+    assert [mistake.subject for mistake in caught.value.mistakes] == [
+        "broken.yaml:1:1: lines",
+        "broken.yaml:2:1: colour",
+    ]
     assert list((here / "results").iterdir()) == []
 
 
@@ -236,7 +241,10 @@ def test_a_worker_ends_when_its_parent_is_killed(here: Path) -> None:
 
 def test_a_silent_worker_is_killed_after_its_time_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "recital.yaml").write_text(RECITAL.replace("0.004", "60"))
-    plan = resolve("config.yaml", ["timeout=0.1", "warmup=0", "launches=1", "repeats=1", "models=[{model: 'scripted:recital.yaml'}]"])
+    plan = resolve(
+        "config.yaml",
+        ["timeout=0.1", "warmup=0", "launches=1", "repeats=1", "models=[{model: 'scripted:recital.yaml'}]"],
+    )
     patient = WorkerProcess.__init__
 
     def impatient(self: WorkerProcess, job: Job, log: Path, timeout_s: float | None) -> None:

@@ -64,18 +64,16 @@ def plan_of(
     from harness.config.plan import plan
     from harness.errors import UsageError
 
-    assignments: list[str] = []
-    if models:
-        assignments.append(f"models={json.dumps(list(models))}")
-    if prompts:
-        assignments.append(f"conversations={json.dumps(list(prompts))}")
-    assignments += [*sampling, *(sets or [])]
+    assignments = [*sampling, *(sets or [])]
     if config is not None:
-        return plan(load_config(config, assignments))
+        instead = {"models": models, "conversations": prompts}
+        named = [f"{key}={json.dumps(list(names))}" for key, names in instead.items() if names]
+        return plan(load_config(config, [*named, *assignments]))
     if not models or not prompts:
         missing = "no model" if not models else "no conversations"
         raise UsageError("command line", missing, "give a CONFIG file, or --model and --prompts")
-    return plan(parse_config({"sampling": one_liner_defaults(sampling)}, source="command line", overrides=assignments))
+    values = {"models": list(models), "conversations": list(prompts), "sampling": one_liner_defaults(sampling)}
+    return plan(parse_config(values, source="command line", overrides=assignments))
 
 
 def one_liner_defaults(sampling: Sequence[str]) -> dict[str, Any]:

@@ -16,15 +16,15 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
+import regex
 from pydantic import Field
 
 from harness.conversations.expect import read_checks
 from harness.conversations.script import Conversation, Turn
+from harness.conversations.variables import VARIABLE, capture
 from harness.documents import Document, Keys, Problem, Shape, Source, fit, read_document
 from harness.errors import DocumentError, Mistake
 from harness.records import Persona
-
-VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 _Expect = Annotated[list[Any], Field(description="Checks the reply must pass: one check per item")]
 
@@ -164,11 +164,11 @@ def _capture_problems(path: Keys, name: str, pattern: Any, gold: Any) -> Iterato
     if not isinstance(pattern, str):
         return
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
+        captured = capture(pattern, gold if isinstance(gold, str) else "")
+    except regex.error as error:
         yield Problem(path, f"is not a regular expression: {error}")
         return
-    if isinstance(gold, str) and not compiled.search(gold):
+    if isinstance(gold, str) and captured is None:
         yield Problem(path, "finds nothing in this turn's own gold reply", "under history: scripted that would fail")
 
 
