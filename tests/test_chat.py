@@ -287,3 +287,10 @@ def test_a_record_keeps_what_the_reply_says() -> None:
         assert getattr(record, name) == getattr(reply, name)
     for name in ("dropped_messages", "prompt_hash", "notices", "finish_reason", "cached_tokens", "memory"):
         assert getattr(record, name) == getattr(reply, name)
+
+
+def test_under_fill_what_is_captured_is_in_the_gold_reply() -> None:
+    script = conversation(Turn("Pick.", "number 5", capture={"n": r"\d+"}), Turn("Double {{n}}."))
+    requests, _ = play(script, ["10"], history="fill")
+
+    assert requests[0].messages[-1].content == "Double 5."

@@ -220,7 +220,7 @@ ENDS = st.builds(
 """How the turns of a conversation ended: nothing comes after a turn that failed or filled it up."""
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None)  # the machine may be busy
 @given(st.lists(ENDS, min_size=2, max_size=2))
 def test_whatever_was_told_every_planned_turn_has_one_row(tmp_path_factory: pytest.TempPathFactory, told) -> None:
     of = plan(conversations={"physics": 4}, repeats=2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.records import (
@@ -80,6 +80,7 @@ records = st.builds(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(records)
 def test_what_is_written_is_what_is_read(record: TurnRecord) -> None:
     assert decode(orjson.loads(orjson.dumps(record))) == record
@@ -122,7 +123,11 @@ def test_seeds_are_paired_between_settings_and_differ_between_turns_and_repeats(
     assert (
         len({turn_seed(base, id_, i, r) for base in (0, 1) for id_ in "ab" for i in range(3) for r in range(3)}) == 36
     )
-    assert turn_seed(0, "physics", 0, 0) == 0x00000000 or 0 < turn_seed(0, "physics", 0, 0) < 2**32
+
+
+def test_seeds_are_the_same_in_every_version() -> None:
+    """The first 32 bits of SHA-256 of `0/physics/0/0`; a run can be repeated years later."""
+    assert turn_seed(0, "physics", 0, 0) == 2517700336
 
 
 def test_a_hash_is_sixteen_hex_digits_of_sha256() -> None:

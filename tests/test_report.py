@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -20,7 +20,7 @@ from harness.report.files import write_reports
 from harness.report.markdown import escaped, fenced, markdown, spans
 from harness.report.terminal import show
 from harness.report.units import count, interval, memory, ms, number, percent, percents, printable
-from tests.builders import cell, checks, failed, plan, store, turn
+from tests.builders import cell, checks, failed, launch, plan, store, turn
 
 DATA = Path(__file__).parent / "data"
 
@@ -29,7 +29,7 @@ def shown(run: Run, width: int = 80) -> str:
     console = Console(file=StringIO(), width=width)
     show(run, console)
     assert isinstance(console.file, StringIO)
-    return console.file.getvalue()
+    return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
 
 
 def test_the_page_of_a_stored_run_is_golden() -> None:
@@ -78,7 +78,7 @@ def test_a_directory_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path: 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_tables_fit_the_terminal(width: int) -> None:
-    assert max(len(line.rstrip()) for line in shown(harness.load(DATA / "run-v1"), width).splitlines()) <= width
+    assert max(len(line) for line in shown(harness.load(DATA / "run-v1"), width).splitlines()) <= width
 
 
 def test_a_run_that_has_only_begun_can_be_shown(tmp_path: Path) -> None:
@@ -149,6 +149,7 @@ def test_a_hostile_reply_stays_in_its_fence(tmp_path: Path, reply: str) -> None:
     assert "\x1b" not in page
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(alphabet=st.sampled_from("`~ \n\r\tab<#"), max_size=60))
 def test_no_text_can_end_its_fence(text: str) -> None:
     assert blocks(f"before\n\n{fenced(text)}\nafter") == [printable(text)]
@@ -209,3 +210,15 @@ def test_almost_none_and_almost_all_are_never_none_and_all(rate: float, text: st
 def test_spans_join_neighbours() -> None:
     assert spans([0]) == "0"
     assert spans([2, 0, 1, 5, 7, 8]) == "0–2, 5, 7–8"
+
+
+def test_what_was_loaded_is_said_once_and_again_where_a_launch_differs(tmp_path: Path) -> None:
+    effective = {"greedy": {"values": {"do_sample": False}, "warnings": []}}
+    entries = [
+        launch("pico", 0, effective=effective),
+        launch("pico", 1, effective=effective, facts={"parameters": 1_700_000, "dtype": "float16"}),
+    ]
+    page = markdown(harness.load(store(tmp_path, [], plan(launches=2), launches=entries)))
+
+    assert "- pico, launch 0: parameters: 1700000, dtype: float32\n" in page
+    assert "- pico with greedy, launch 0: do_sample: False\n- pico, launch 1: dtype: float16\n" in page

@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.analysis.stats import Estimate, Tally, effective_size, pass_rate, percentile, typical, wilson
@@ -38,6 +38,7 @@ def test_nothing_has_no_percentile() -> None:
     assert percentile([], 50) is None
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(times, min_size=1, max_size=30), st.sampled_from([10, 50, 90]))
 def test_percentiles_are_numpys(values: list[float], q: float) -> None:
     assert percentile(values, q) == pytest.approx(np.percentile(values, q))
@@ -76,6 +77,7 @@ def test_times_of_zero_have_a_median_but_no_logarithm() -> None:
     assert typical({0: [0, 0], 1: [2, 2]}) == Estimate(1, n=2)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(launches)
 def test_the_typical_value_lies_in_its_interval_and_among_the_medians(by_launch: dict[int, list[float]]) -> None:
     estimate = typical(by_launch)
@@ -87,6 +89,7 @@ def test_the_typical_value_lies_in_its_interval_and_among_the_medians(by_launch:
         assert estimate.low <= estimate.value <= estimate.high
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(launches, st.floats(1e-3, 1e3))
 def test_a_slower_machine_scales_value_and_interval(by_launch: dict[int, list[float]], factor: float) -> None:
     before = typical(by_launch)
@@ -155,6 +158,7 @@ def test_a_turn_weighs_as_much_as_it_has_checks() -> None:
     assert pass_rate([Tally("a", 3, 3), Tally("b", 0, 1)]).value == 0.75
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
 def test_a_rate_lies_in_its_interval_between_none_and_all(given_tallies: list[tuple[str, int, int]]) -> None:
     estimate = pass_rate([Tally(name, min(passed, total), total) for name, passed, total in given_tallies])
@@ -163,6 +167,7 @@ def test_a_rate_lies_in_its_interval_between_none_and_all(given_tallies: list[tu
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=2))
 def test_failures_and_passes_are_mirror_images(passed: dict[str, list[int]]) -> None:
     there = pass_rate(tallies(**passed))

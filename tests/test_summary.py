@@ -235,7 +235,7 @@ def test_notes_say_what_the_numbers_do_not(tmp_path: Path) -> None:
 
     for expected in ("still missing: 6", "failed: 1, never reached: 0", "broken or repeated attempts: 1", "Torn lines"):
         assert expected in said
-    assert "speeds are those of different prompts" in said
+    assert "speeds be those of different prompts" in said
     assert "replies differ in length" in said
 
 

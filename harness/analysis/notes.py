@@ -50,8 +50,8 @@ def notes(run: Run) -> tuple[str, ...]:
         found.append(f"Torn lines cut off turns.jsonl: {run.manifest['torn_lines']}.")
     if run.plan["history"] == "generated" and len(run.plan["models"]) * len(run.plan["samplings"]) > 1:
         found.append(
-            "history: generated – every setting answers its own replies, so after the first turn prompts differ and "
-            "speeds are those of different prompts; --lane speed compares equal ones."
+            "history: generated – every setting answers its own replies, so after the first turn prompts may differ "
+            "and speeds be those of different prompts; --lane speed compares equal ones."
         )
     if run.plan["length"] == "natural" and len(run.plan["models"]) * len(run.plan["samplings"]) > 1:
         found.append("length: natural – replies differ in length; tok/s and end-to-end time depend on it, TPOT hardly.")

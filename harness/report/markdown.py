@@ -52,6 +52,7 @@ def _page(run: Run) -> Iterator[str]:
     yield _table(by_conversation(run), {**_LABELS, **_BY_CONVERSATION})
     yield "## Launches\n"
     yield _table(run.launches, _LAUNCHES)
+    yield "\n".join(_loaded(run.manifest["launches"])) + "\n"
     yield "## Environment\n"
     yield "\n".join(_environment(run.manifest["environment"])) + "\n"
     yield "## Transcripts\n"
@@ -163,7 +164,6 @@ _LAUNCHES: _Columns = {
     "first forward s": _of("first_forward_s", number),
     "first turn ms": _of("first_turn_s", ms),
     "error": _of("error", _text),
-    "facts": _of("facts", lambda facts: _pairs(facts) if facts else ""),
 }
 
 
@@ -184,7 +184,7 @@ def _table(frame: pd.DataFrame, columns: _Columns) -> str:
 
 _EXCEPTIONS = {"failed", "not reached", "missing", "dropped messages"}
 """Columns that are left out where nothing of the kind happened."""
-_TEXTS = {"model", "sampling", "conversation", "error", "facts"}
+_TEXTS = {"model", "sampling", "conversation", "error"}
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -193,6 +193,20 @@ def _line(cells: Sequence[str]) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return escaped(", ".join(f"{name}: {value}" for name, value in values.items()))
+
+
+def _loaded(launches: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What each model was, and what generation really ran with; of later launches only what changed."""
+    said: dict[tuple[str, str], Any] = {}
+    for launch in launches:
+        told = {launch["model"]: launch.get("facts", {})}
+        for sampling, settings in launch.get("effective", {}).items():
+            told[f"{launch['model']} with {sampling}"] = settings["values"]
+        for subject, values in told.items():
+            news = {name: value for name, value in values.items() if said.get((subject, name), ...) != value}
+            said |= {(subject, name): value for name, value in news.items()}
+            if news:
+                yield f"- {escaped(subject)}, launch {launch['launch']}: {_pairs(news)}"
 
 
 def _environment(environment: Mapping[str, Any]) -> Iterator[str]:
