@@ -102,7 +102,7 @@ conversations:
         "0.yaml:10:9: conversations.0.turns.1.asistant: unknown key – did you mean assistant?",
         "0.yaml:14:19: conversations.0.turns.2.capture.a b: should be a name of letters, digits and _",
         "0.yaml:14:19: conversations.0.turns.2.capture.a b: is not a regular expression: "
-        "missing ), unterminated subpattern at position 0",
+        "missing ) at position 1",
         "0.yaml:14:31: conversations.0.turns.2.capture.size: finds nothing in this turn's own gold reply"
         " – under history: scripted that would fail",
         "0.yaml:16:5: conversations.1.turns: should not be empty",

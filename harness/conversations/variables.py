@@ -29,5 +29,5 @@ def capture(pattern: str, text: str) -> str | None:
         return None
     if found is None:
         return None
-    text: str | None = found[1 if found.re.groups else 0]
-    return text
+    group: str | None = found[1 if found.re.groups else 0]
+    return group
