@@ -6,12 +6,17 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 import harness
 from harness.analysis.columns import COLUMNS
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE, SAMPLES_FOR_P95, SAMPLES_FOR_P99
 from harness.analysis.summary import by_setting
 from harness.metrics import METRICS
 from harness.records import TurnRecord
+from harness.report.files import write_reports
+from harness.runner.run import execute
+from harness.studies.replay import resolve
 from tests.builders import manifest, plan
 
 ROOT = Path(__file__).parent.parent
@@ -77,3 +82,21 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"hidden below {SAMPLES_FOR_P95} and {SAMPLES_FOR_P99} turns" in METRICS_PAGE
     assert CONVERSATIONS_TO_GENERALISE == 6
     assert "Fewer than six are marked" in METRICS_PAGE
+
+
+def test_a_run_that_was_really_made_is_documented_and_can_be_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recital.yaml").write_text("lines: [Motion is all.]\ntoken_s: 0.001\nreal_time: true\n")
+    (tmp_path / "prompts.yaml").write_text("conversations: [{id: a, turns: [{user: Hello}, {user: Bye}]}]\n")
+    (tmp_path / "config.yaml").write_text("models: ['scripted:recital.yaml']\nconversations: [prompts.yaml]\n")
+    monkeypatch.chdir(tmp_path)
+
+    run = harness.load(execute(resolve("config.yaml", []), results=tmp_path / "results"))
+    write_reports(run)
+
+    keys = named(rows(FORMATS_PAGE.split("## manifest.json")[1], "| key | what it holds |"))
+    assert set(run.manifest) | {"torn_lines"} == keys
+    assert list(run.turns["state"]) == ["done", "done"]
+    assert len(run.warmup) == 2
+    assert run.launches["first_turn_s"].notna().all()

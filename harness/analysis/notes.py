@@ -58,8 +58,8 @@ def notes(run: Run) -> tuple[str, ...]:
     if run.plan["length"] == "fixed":
         found.append("length: fixed – replies are forced to their length: read speed here, not eloquence.")
     found += [
-        f"{drift.model} drifted: a token took {abs(drift.change):.0%} {'more' if drift.change > 0 else 'less'} time at "
-        f"the end of a launch than at its beginning (Kendall's τ, p = {drift.p:.2g}); look at heat, clocks, neighbours."
+        f"{drift.model} drifted: a token took {abs(drift.change):.0%} {'more' if drift.change > 0 else 'less'} time in "
+        f"the last third of a launch than in the first (Kendall's τ, p = {drift.p:.2g}); look for heat."
         for drift in drifts(run)
         if drift.matters
     ]

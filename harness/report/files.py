@@ -23,6 +23,6 @@ def write_reports(run: Run) -> list[Path]:
         parquet = save_parquet(run)
     except OSError as error:
         raise StoreError(
-            str(run.path), f"cannot be written: {error.strerror or error}", "free it, or copy it"
+            str(run.path), f"cannot be written: {error.strerror or error}", "report on a copy in a place that can"
         ) from error
     return [report, summary, parquet]
