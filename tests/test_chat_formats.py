@@ -196,6 +196,17 @@ class TestEndsOfTranscripts:
         at_once = say("two three", sampling={"max_new_tokens": 20, "stop_strings": "two"}).reply
         assert (at_once.text, at_once.finish_reason) == ("", "stop")
 
+    def test_the_reply_ends_at_the_first_of_several_stop_strings(self, say: Callable[..., Any]) -> None:
+        # Both arrive with one id: "tion of" is in the tokenizer's text, the strings overlap in its end.
+        reply = say(" Motion of", sampling={"max_new_tokens": 20, "stop_strings": ["ion of", "otion of"]}).reply
+        assert reply.text == "M"
+
+    def test_a_long_stop_string_is_found_across_many_ids(self, say: Callable[..., Any]) -> None:
+        stop = "zqzqzqzqzqzqzqzqzqzq"
+        assert len(zoo.tokenizer()(stop)["input_ids"]) == len(stop)
+        reply = say(f"one {stop}", sampling={"max_new_tokens": 40, "stop_strings": [stop]}).reply
+        assert (reply.text, reply.finish_reason) == ("one", "stop")
+
     def test_the_end_of_text_is_told_from_a_stop(self, say: Callable[..., Any]) -> None:
         reply = say("one<|im_end|>").reply
         assert (reply.text, reply.finish_reason) == ("one", "eos")

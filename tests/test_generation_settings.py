@@ -95,6 +95,14 @@ def test_the_fixed_lane_has_no_end_but_the_length(
     assert reply.completion_tokens == 30
 
 
+def test_a_padding_id_in_the_prompt_is_attended_to(
+    open_model: Callable[..., Backend], used: list[dict[str, Any]]
+) -> None:
+    backend = open_model(generation={"eos_token_id": 2, "pad_token_id": 0})
+    ask(backend.open_session(), "What is <|endoftext|> then?")
+    assert used[0]["attention_mask"] is None, "generate drops a mask that masks nothing, and guesses one without it"
+
+
 def test_top_k_changes_what_is_said(open_model: Callable[..., Backend]) -> None:
     session = open_model().open_session()
     greedy = ask(session, sampling={"max_new_tokens": 12}).reply.completion_ids

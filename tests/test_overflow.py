@@ -30,6 +30,11 @@ class TestLimits:
         assert limits.reached(10) == "context"
         assert limits.left(50, 20) == 30
 
+    def test_max_new_tokens_wins_over_max_length(self) -> None:
+        limits = Limits.of({"max_new_tokens": 20, "max_length": 30}, 100)
+        assert limits.room(50) == 20
+        assert limits.total_reason == "context"
+
     def test_the_smaller_of_max_length_and_context_is_the_reason(self) -> None:
         assert Limits.of({"max_length": 500}, 100).total_reason == "context"
         assert Limits.of({"max_length": 100}, 100).total_reason == "max_length"

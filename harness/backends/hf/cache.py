@@ -25,9 +25,7 @@ from harness.records import KvCache
 def why_not_reusable(model: PreTrainedModel) -> str | None:
     """Why this model cannot keep a cache over turns; None if it can."""
     name = type(model).__name__
-    # generate's own tests for whether it may pass a Cache, and under which name.
-    if "mamba" in name.lower():
-        return f"{name} has a recurrent state instead of a key/value cache"
+    # Mamba's forward takes its state under another name; the second is generate's own test.
     supports_cache: Any = model._supports_default_dynamic_cache
     if "past_key_values" not in signature(model.forward).parameters or not supports_cache():
         return f"{name} keeps a cache of its own kind"

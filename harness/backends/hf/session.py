@@ -54,8 +54,8 @@ class HfSession:
         except Exception as error:  # noqa: BLE001 - whatever happens inside a turn is that turn's failure
             failure = failure_of(error, progress.phase)
         if failure is not None:
-            # Only here, outside the except block, has the traceback let go of the tensors it held.
-            self._cache.drop()
+            # Only here, outside the except block, has the traceback let go of the tensors it held, the cache's among
+            # them: what was taken for this turn is not held any more.
             if failure.kind == "OutOfMemory":
                 gc.collect()
                 free_memory()
