@@ -14,7 +14,7 @@ from harness.analysis.drift import drifts
 from harness.analysis.notes import behaviour_caption, notes, speed_caption
 from harness.analysis.summary import by_conversation, by_setting, by_turn
 from harness.analysis.transcripts import transcripts
-from harness.records import Cell, Memory, TurnRecord
+from harness.records import Cell, Failure, Memory, TurnRecord
 from tests.builders import cell, checks, every_turn, failed, launch, plan, store, turn
 
 SAMPLED = {"warm": {"do_sample": True, "temperature": 0.7}}
@@ -51,6 +51,19 @@ def test_failed_and_unreached_turns_fail_all_their_checks(tmp_path: Path) -> Non
     assert pico_row["checks_rate"] == pytest.approx(4 / 5)
     assert nano_row["checks_rate"] == 0
     assert (nano_row["done"], nano_row["failed"], nano_row["not_reached"]) == (0, 1, 1)
+
+
+def test_a_turn_that_failed_after_its_checks_were_made_fails_them_too(tmp_path: Path) -> None:
+    """A capture may find nothing in a reply that passes everything else."""
+    missed = Failure("CaptureMissed", "capture", "n: not in the reply")
+    again = turn(cell(repeat=1), reply="other", checks=checks(True, True))
+    last = turn(cell(repeat=1), 1, checks=checks(True))
+    row = only(
+        by_setting(run_of(tmp_path, [turn(checks=checks(True, True), failure=missed), again, last], plan(repeats=2)))
+    )
+
+    assert (row["failed"], row["not_reached"]) == (1, 1)
+    assert row["checks_rate"] == pytest.approx(3 / 6)
 
 
 def test_a_turn_nobody_ever_answered_counts_as_one_failed_check(tmp_path: Path) -> None:
@@ -273,6 +286,17 @@ def test_launches_that_merely_differ_are_no_drift(tmp_path: Path) -> None:
     run = run_of(tmp_path, drifting(0.0, of), of)
 
     assert not any(drift.matters for drift in drifts(run))
+
+
+def test_a_slow_setting_played_last_is_no_drift(tmp_path: Path) -> None:
+    of = plan(samplings=["quick", "slow"], conversations={"physics": 2}, repeats=8)
+
+    def make(of_cell: Cell, index: int) -> TurnRecord:
+        slow = of_cell.sampling == "slow"
+        tpot_ms = (2000 if slow else 1000) + of_cell.repeat * 3 % 8
+        return turn(of_cell, index, tpot_ms=tpot_ms, started_at=1e9 + 100 * slow + 10 * of_cell.repeat + index)
+
+    assert not any(drift.matters for drift in drifts(run_of(tmp_path, every_turn(of, make), of)))
 
 
 def test_without_repeats_there_is_no_drift_to_see(tmp_path: Path) -> None:
