@@ -105,6 +105,14 @@ def test_only_the_latest_complete_attempt_counts(tmp_path: Path) -> None:
     assert run.superseded == 1
 
 
+def test_what_an_attempt_did_not_reach_belongs_to_that_attempt(tmp_path: Path) -> None:
+    again = {"attempt": 1}
+    run = harness.load(store(tmp_path, [turn(), failed(around=again)]))
+
+    assert list(run.turns["state"]) == ["failed", "not_reached"]
+    assert list(run.turns["attempt"]) == [1, 1]
+
+
 def test_absent_is_never_zero(tmp_path: Path) -> None:
     turns = harness.load(store(tmp_path, [failed()])).turns
 
