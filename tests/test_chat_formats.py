@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 from tokenizers.normalizers import Replace
 
 from harness.backends.hf.formats import FOLDED, NO_NEWLINE, NO_TEMPLATE, TranscriptFormat, newline_id
-from harness.backends.hf.reasoning import Reader, Said
+from harness.backends.hf.reasoning import Reader, Said, special_texts
 from harness.backends.seam import Backend
 from harness.errors import ModelError
 from harness.records import Persona, short_hash
@@ -219,7 +220,9 @@ class TestEndsOfTranscripts:
 
 class TestReasoning:
     def read(self, tokenizer: Any, text: str, prompt: str = "", stops: tuple[str, ...] = ()) -> Said:
-        return Reader(tokenizer, prompt, stops).read(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return Reader(tokenizer, special_texts(tokenizer), prompt, stops).read(
+            tokenizer(text, add_special_tokens=False)["input_ids"]
+        )
 
     def test_a_block_is_told_from_the_answer(self, tokenizer: Any) -> None:
         assert self.read(tokenizer, "<think>\nhm\n</think>\n\nMotion.<|im_end|>") == Said("Motion.", "hm")
@@ -245,10 +248,16 @@ class TestReasoning:
         special.add_special_tokens({"extra_special_tokens": ["<think>", "</think>"]})
         assert self.read(special, "<think>hm</think>Motion.<|im_end|>") == Said("Motion.", "hm")
 
+    def test_the_channels_of_gpt_oss_are_a_block(self, tokenizer: Any) -> None:
+        special = zoo.tokenizer()
+        special.add_tokens([AddedToken(f"<|{name}|>", special=True) for name in ("start", "channel", "message", "end")])
+        text = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Motion.<|im_end|>"
+        assert self.read(special, text) == Said("Motion.", "hm")
+
     def test_ids_are_counted_up_to_the_first_thought_and_the_first_word_of_the_answer(self, tokenizer: Any) -> None:
         text = "<think>\nhm\n</think>\n\nMotion."
         ids = tokenizer(text)["input_ids"]
-        reader = Reader(tokenizer, "", ())
+        reader = Reader(tokenizer, special_texts(tokenizer), "", ())
         visible, answer = reader.visible_ids(ids), reader.answer_ids(ids)
         assert tokenizer.decode(ids[: visible - 1]).strip() == "<think>"
         assert tokenizer.decode(ids[:visible]).strip() != "<think>"
@@ -258,7 +267,7 @@ class TestReasoning:
     def test_half_a_character_is_not_visible(self, tokenizer: Any) -> None:
         ids = tokenizer("é", add_special_tokens=False)["input_ids"]
         assert len(ids) == 2
-        assert Reader(tokenizer, "", ()).visible_ids(ids) == 2
+        assert Reader(tokenizer, special_texts(tokenizer), "", ()).visible_ids(ids) == 2
 
     def test_thoughts_are_stored_apart_and_the_answer_is_the_reply(self, open_model: Callable[..., Backend]) -> None:
         backend = open_model(template=zoo.THINKING, spec={"template_kwargs": {"enable_thinking": True}})

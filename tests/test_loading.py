@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -239,14 +240,21 @@ def test_opening_the_door_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_loading_and_answering_say_nothing_on_stderr(saved_model: Callable[..., Path]) -> None:
+def test_a_model_of_the_hub_is_known_by_its_commit_and_loading_says_nothing(
+    saved_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(saved_model("gpt2"), cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
     code = (
-        "from tests.test_loading import open_folder; from tests.asking import ask; import sys;"
-        "backend = open_folder(sys.argv[1]);"
+        "from tests.test_loading import open_folder; from tests.asking import ask;"
+        "backend = open_folder('someone/tiny');"
+        "print(backend.report.facts['commit']);"
         "print(ask(backend.open_session(), sampling={'top_k': 5, 'max_length': 600}).reply.finish_reason)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(saved_model("gpt2"))], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() in {"context", "eos"}
+    offline = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=offline)
+    assert done.stdout.split() in ([commit, "context"], [commit, "eos"])
     assert done.stderr == ""

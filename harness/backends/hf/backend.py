@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.backends.hf.cache import why_not_reusable
 from harness.backends.hf.formats import Format
+from harness.backends.hf.reasoning import special_texts
 from harness.backends.hf.session import HfSession
 from harness.backends.hf.settings import Settled, settle
 from harness.backends.seam import EffectiveSettings, LoadReport
@@ -35,6 +36,7 @@ class HfBackend:
         self.tokenizer = tokenizer
         self.format = chat_format
         self.report = report
+        self.specials = special_texts(tokenizer)
         self._own = own
         self._context_tokens = context_tokens
         self._settled: dict[str, Settled] = {}

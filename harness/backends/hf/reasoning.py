@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
-"""(start, end): Qwen, DeepSeek and most others; Magistral."""
+MARKS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+)
+"""(start, end): Qwen, DeepSeek and most others; Magistral; gpt-oss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +27,24 @@ class Said:
     reasoning: str | None = None
 
 
-class Reader:
-    """Reads the ids of one reply."""
+def special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts of all special tokens, which are no part of what a model says."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return tuple({*tokenizer.all_special_tokens, *added})
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, stop_strings: Sequence[str]) -> None:
+
+class Reader:
+    """Reads the ids of one reply. `specials` are the tokenizer's `special_texts`."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        specials: Sequence[str],
+        prompt: str,
+        stop_strings: Sequence[str],
+    ) -> None:
         self._tokenizer = tokenizer
+        self._specials = specials
         self._stop_strings = tuple(stop_strings)
         self._reach = max((len(stop.encode()) for stop in stop_strings), default=0) + 8
         self._opened = next((marks for marks in MARKS if prompt.rstrip().endswith(marks[0])), None)
@@ -85,7 +102,7 @@ class Reader:
         return text[: min(found)] if found else text
 
     def _without_specials(self, text: str) -> str:
-        for special in self._tokenizer.all_special_tokens:
+        for special in self._specials:
             text = text.replace(special, "")
         return text
 

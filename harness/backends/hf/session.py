@@ -90,7 +90,7 @@ class HfSession:
         strings = settled.stop_strings
         if request.length == "natural":
             strings += self._backend.format.stop_strings(request.persona)
-        reader = Reader(self._backend.tokenizer, prompt.text, strings)
+        reader = Reader(self._backend.tokenizer, self._backend.specials, prompt.text, strings)
         cache, cached = self._cache.take(prompt.ids) if self._backend.may_hold(settled) else (None, 0)
 
         def arrived(ids: Any) -> None:

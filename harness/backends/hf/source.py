@@ -49,7 +49,7 @@ _KNOWN: tuple[tuple[set[str], str, str, str], ...] = (
         {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "ConnectError"},
         "couldn't connect",
         "is not in the local cache, and the Hub cannot be reached",
-        "",
+        "connect, or name a directory; HF_HUB_OFFLINE=1 spares the retries",
     ),
     ({"HFValidationError"}, "is not a local folder", "is neither a directory nor a model on the Hub", ""),
     (
