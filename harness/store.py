@@ -186,16 +186,14 @@ def _came_to_an_end(turns: Sequence[TurnRecord], planned: Sequence[int], on_over
     return last.failure is not None or overflowed or [turn.turn_index for turn in turns] == list(planned)
 
 
-def next_attempt(records: Iterable[TurnRecord], cell: Cell) -> int:
-    """The number of the next attempt at a cell: 0 for the first."""
-    return 1 + max(
-        (
-            r.circumstances.attempt
-            for r in records
-            if r.circumstances.cell == cell and r.circumstances.phase == "measure"
-        ),
-        default=-1,
-    )
+def next_attempts(records: Iterable[TurnRecord]) -> dict[Cell, int]:
+    """The number of the next attempt at each cell that was tried at all; every other cell's is 0."""
+    numbers: dict[Cell, int] = {}
+    for record in records:
+        circumstances = record.circumstances
+        if circumstances.phase == "measure":
+            numbers[circumstances.cell] = max(numbers.get(circumstances.cell, 0), circumstances.attempt + 1)
+    return numbers
 
 
 def _read_turns(path: Path) -> tuple[TurnRecord, ...]:

@@ -241,11 +241,11 @@ def test_on_a_terminal_chat_shows_numbers_and_ctrl_c_ends_it_cleanly(here: Path)
     assert "Traceback" not in seen
 
 
-def _read_until(terminal: int, prompt: str | None) -> str:
-    """What the terminal shows until a line begins with `prompt`, or until its end."""
+def _read_until(terminal: int, text: str | None) -> str:
+    """What the terminal shows until it has shown `text`, or until its end."""
     seen = ""
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (prompt and seen.endswith(prompt)):
+    while time.monotonic() < deadline and not (text and text in seen):
         if not select.select([terminal], [], [], 1)[0]:
             continue
         try:
@@ -270,3 +270,22 @@ def test_harness_run_from_python_does_what_the_command_does(here: Path, monkeypa
 
 def test_version_is_that_of_the_package() -> None:
     assert run_python("-c", "import harness; print(harness.__version__)").stdout.strip() == package.__version__
+
+
+def test_on_a_terminal_a_run_shows_what_is_going_on_and_ctrl_c_says_how_to_go_on(here: Path) -> None:
+    (here / "recital.yaml").write_text(RECITAL + "real_time: true\nprefill_s: 0.3\n")
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(here)
+        command = [sys.executable, "-m", "harness", "run", "config.yaml", "--run-id", "x", "--set", "repeats=50"]
+        os.execve(sys.executable, command, ENVIRONMENT)
+    seen = _read_until(terminal, "1/50 conversations, 3/100 turns")
+    os.write(terminal, b"\x03")
+    seen += _read_until(terminal, None)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert "warm-up" in seen
+    assert "default mechanics" in seen
+    assert "stopped; go on with: harness run --resume results/x" in seen
+    assert "Traceback" not in seen

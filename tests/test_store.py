@@ -226,14 +226,13 @@ def test_warm_up_settles_nothing() -> None:
     warm = [turn(index=index, around={"phase": "warmup"}) for index in range(3)]
 
     assert store.settled(warm, PLANNED, "stop") == {}
-    assert store.next_attempt(warm, cell()) == 0
+    assert store.next_attempts(warm) == {}
 
 
 def test_the_next_attempt_follows_the_last_one_of_the_same_cell() -> None:
     records = [*attempt(0, "ok"), *attempt(1, "ok")]
 
-    assert store.next_attempt(records, cell()) == 2
-    assert store.next_attempt(records, cell(repeat=1)) == 0
+    assert store.next_attempts(records) == {cell(): 2}
 
 
 endings = st.lists(st.sampled_from(["ok", "failed", "full"]), min_size=1, max_size=3)

@@ -31,7 +31,7 @@ class ProgressDisplay:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} turns"),
+            TextColumn("{task.fields[cells]} conversations, {task.completed}/{task.total} turns"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -41,6 +41,7 @@ class ProgressDisplay:
             disable=not self._live,
         )
         self._task: TaskID | None = None
+        self._launch = ""
         self._cells = 0
         self._cells_done = 0
         self._turns: list[TurnRecord] = []
@@ -57,8 +58,8 @@ class ProgressDisplay:
             case RunStarted():
                 self._begin(event)
             case WorkerStarted(model, launch, launches):
-                launched = f"launch {launch + 1}/{launches}" if launches > 1 else "loading"
-                self._say(f"{model}: {launched} …", lasting=False)
+                self._launch = f"launch {launch + 1}/{launches} " if launches > 1 else ""
+                self._say(f"{model}: {self._launch}loading …", lasting=False)
             case Loaded(report):
                 for notice in report.notices:
                     self._say(f"note: {notice}")
@@ -78,7 +79,9 @@ class ProgressDisplay:
             self._say(f"going on with {event.path}: {event.cells_done} of {event.cells} conversations are there")
         else:
             self._say(f"{event.path}: {event.cells} conversations, {event.turns} turns")
-        self._task = self._progress.add_task("loading", total=event.turns, completed=event.turns_done, speed="")
+        self._task = self._progress.add_task(
+            "loading", total=event.turns, completed=event.turns_done, cells=self._of_cells(), speed=""
+        )
         self._progress.refresh()
 
     def _turn(self, record: TurnRecord) -> None:
@@ -90,7 +93,7 @@ class ProgressDisplay:
         if not warm:
             self._turns.append(record)
         if self._live and self._task is not None:
-            what = "warm-up" if warm else f"{cell.sampling} {cell.conversation_id}"
+            what = self._launch + ("warm-up" if warm else f"{cell.sampling} {cell.conversation_id}")
             self._progress.update(
                 self._task,
                 advance=0 if warm else 1,
@@ -101,11 +104,16 @@ class ProgressDisplay:
 
     def _cell(self) -> None:
         self._cells_done += 1
+        if self._live and self._task is not None:
+            self._progress.update(self._task, cells=self._of_cells())
         if self._turns and not self._live:
             cell = self._turns[-1].circumstances.cell
             name = f"{cell.model} {cell.sampling} {cell.conversation_id} repeat {cell.repeat}"
             self._say(f"[{self._cells_done}/{self._cells}] {name}: {len(self._turns)} turns {_speed(self._turns)}")
         self._turns.clear()
+
+    def _of_cells(self) -> str:
+        return f"{self._cells_done}/{self._cells}"
 
     def _say(self, text: str, *, lasting: bool = True) -> None:
         if self._quiet:

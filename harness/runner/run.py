@@ -35,7 +35,7 @@ from harness.runner.messages import (
     WorkerStarted,
 )
 from harness.runner.process import WorkerProcess
-from harness.store import WORKERS_LOG, RunWriter, create, next_attempt, read_manifest, reopen, runs, settled
+from harness.store import WORKERS_LOG, RunWriter, create, next_attempts, read_manifest, reopen, runs, settled
 
 _FRUITLESS_DEATHS = 2
 """After so many worker deaths in a row without one finished conversation, the rest of the launch is given up."""
@@ -123,7 +123,7 @@ class _Execution:
         self._watch = watch
         self._conversations = {conversation.id: conversation for conversation in plan.conversations}
         self._samplings = {sampling.name: sampling.parameters for sampling in plan.samplings}
-        self._attempts = {cell: next_attempt(records, cell) for cell in plan.cells()}
+        self._attempts = next_attempts(records)
         done = settled(records, self._planned_turns(), plan.config.on_overflow)
         if retry_failed:
             done = {cell: turns for cell, turns in done.items() if turns[-1].failure is None}
@@ -232,7 +232,7 @@ class _Execution:
                 engine=spec.engine,
                 kv_cache=spec.kv_cache,
                 phase="warmup" if warm else "measure",
-                attempt=0 if warm else self._attempts[cell],
+                attempt=0 if warm else self._attempts.get(cell, 0),
             ),
             rules=Rules(
                 sampling=self._samplings[cell.sampling],
