@@ -3,8 +3,8 @@
 What they are: tiny Llama-shaped chat models that know about a hundred questions of a small physics tutor by heart.
 They stop by themselves and keep to the point in a conversation of twenty turns, so that a harness can be shown and
 tested end to end without a download. What they are not: knowledgeable. A question outside the corpus gets a fluent
-answer to another question, and a name told some turns ago is often forgotten. `nano` is a third of the size, trained
-for fewer steps, and honestly worse, so that there is something to compare.
+answer to another question, and a name told some turns ago is often forgotten. `nano` is a third of the size and
+stopped early on purpose, so that it is visibly worse and there is something to compare.
 
 Recipe: byte-level BPE with 1024 ids; Llama with tied embeddings; AdamW on the replies' tokens only (their end token
 included); a linear warm-up and a cosine to zero, counted in steps and never in seconds, so that a slow machine trains
