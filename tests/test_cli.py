@@ -231,6 +231,7 @@ def test_on_a_terminal_chat_shows_numbers_and_ctrl_c_ends_it_cleanly(here: Path)
     seen = _read_until(terminal, "> ")
     os.write(terminal, b"hello\n")
     seen += _read_until(terminal, "> ")
+    time.sleep(0.5)  # between showing its prompt and reading from the terminal, Python would miss the key
     os.write(terminal, b"\x03")
     seen += _read_until(terminal, None)
     _, status = os.waitpid(child, 0)
