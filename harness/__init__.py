@@ -1,8 +1,8 @@
 """Replay scripted conversations to instruct models through one chat loop, and report on what came back.
 
-    import harness
-    path = harness.run("configs/quickstart.yaml")     # what the command `harness run` does
-    turns = harness.load(path).turns                  # one pandas row per turn
+import harness
+path = harness.run("configs/quickstart.yaml")     # what the command `harness run` does
+turns = harness.load(path).turns                  # one pandas row per turn
 """
 
 from __future__ import annotations

@@ -336,9 +336,7 @@ def test_a_config_can_be_built_without_loading():
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
 def test_shipped_configs_load(file, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert file.read_text(encoding="utf-8").startswith(
-        "# yaml-language-server: $schema=schema.json\n"
-    )
+    assert file.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
     assert plan(load_config(file)).n_turns > 0
 
 

@@ -101,8 +101,7 @@ conversations:
         " – add capture: {size: REGEX} to one",
         "0.yaml:10:9: conversations.0.turns.1.asistant: unknown key – did you mean assistant?",
         "0.yaml:14:19: conversations.0.turns.2.capture.a b: should be a name of letters, digits and _",
-        "0.yaml:14:19: conversations.0.turns.2.capture.a b: is not a regular expression: "
-        "missing ) at position 1",
+        "0.yaml:14:19: conversations.0.turns.2.capture.a b: is not a regular expression: missing ) at position 1",
         "0.yaml:14:31: conversations.0.turns.2.capture.size: finds nothing in this turn's own gold reply"
         " – under history: scripted that would fail",
         "0.yaml:16:5: conversations.1.turns: should not be empty",
@@ -143,9 +142,7 @@ def test_at_least_eight_files_are_shipped_with_ids_of_their_own():
     conversations = load_conversations(files)
     assert len(files) >= 8
     for file in files:
-        assert file.read_text(encoding="utf-8").startswith(
-            "# yaml-language-server: $schema=schema.json\n"
-        )
+        assert file.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
     assert all(conversation.tags and conversation.language for conversation in conversations)
 
 

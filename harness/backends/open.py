@@ -8,6 +8,7 @@ scripted:FILE.yaml     harness.backends.scripted
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from harness.backends.builtin import path as builtin_path
@@ -29,10 +30,10 @@ def open_backend(spec: ModelSpec, *, chat_format: ChatFormat, template_now: str)
     if kind == "scripted" and name:
         return ScriptedBackend(read_recital(name), kv_cache=spec.kv_cache)
     source = _source(spec)
-    started_ns = real_clock()
+    libraries_s = _import_libraries()
     from harness.backends.hf.load import load
 
-    return load(spec, source, chat_format=chat_format, template_now=template_now, started_ns=started_ns)
+    return load(spec, source, chat_format=chat_format, template_now=template_now, libraries_s=libraries_s)
 
 
 def preview(
@@ -54,6 +55,7 @@ def preview(
     if kind == "scripted" and name:
         return ScriptedBackend(read_recital(name)).preview(samplings, length, messages, persona)
     source = _source(spec)
+    _import_libraries()
     from harness.backends.hf.preview import preview as hf_preview
 
     return hf_preview(
@@ -66,6 +68,15 @@ def preview(
         chat_format=chat_format,
         template_now=template_now,
     )
+
+
+@cache
+def _import_libraries() -> float:
+    """Import torch and transformers; the seconds that took, also when a preview has done it before the load."""
+    start_ns = real_clock()
+    import harness.backends.hf.load  # noqa: F401 – what a load needs, a preview may import early
+
+    return (real_clock() - start_ns) / 1e9
 
 
 def _source(spec: ModelSpec) -> str:

@@ -18,7 +18,14 @@ from typing import Any
 import psutil
 
 _LIBRARIES = ("accelerate", "instruct-harness", "pandas", "safetensors", "tokenizers", "torch", "transformers")
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
+_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "PYTORCH_CUDA_ALLOC_CONF",
+)
+"""What changes speed from outside the program."""
 
 
 def environment() -> dict[str, Any]:
@@ -37,7 +44,7 @@ def environment() -> dict[str, Any]:
         "gpus": gpus,
         "gpu_driver": driver,
         "libraries": {name: _version(name) for name in _LIBRARIES},
-        "variables": {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ},
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "git_commit": _git_commit(),
     }
 

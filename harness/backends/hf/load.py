@@ -28,11 +28,12 @@ from harness.meters.memory import MemoryGauge
 _PAGE = 4096  # bytes; larger pages are touched more than once, which does no harm
 
 
-def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: str, started_ns: int) -> HfBackend:
-    """Load the model that `name` (a Hub id or a directory) holds; `started_ns` is when importing began.
+def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: str, libraries_s: float) -> HfBackend:
+    """Load the model that `name` (a Hub id or a directory) holds; importing torch and transformers took `libraries_s`.
 
     Raises ModelError, or OutOfMemory if it does not fit.
     """
+    started_ns = real_clock()
     source = open_source(spec, name)
     form = choose_format(
         source.tokenizer,
@@ -55,8 +56,8 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     if model.device.type == "mps":
         stream_on_time()
     report = LoadReport(
-        load_s=(ready_ns - started_ns) / 1e9,
-        import_s=(imported_ns - started_ns) / 1e9,
+        load_s=libraries_s + (ready_ns - started_ns) / 1e9,
+        import_s=libraries_s + (imported_ns - started_ns) / 1e9,
         weights_s=(loaded_ns - imported_ns) / 1e9,
         first_forward_s=(ready_ns - loaded_ns) / 1e9,
         facts=_facts(source, model, form),
