@@ -39,7 +39,7 @@ def show(run: Run, console: Console) -> None:
 def _behaviour(settings: pd.DataFrame, caption: str) -> Table:
     states = [state for state in ("failed", "not_reached", "missing") if settings[state].sum()]
     table = _table(caption, ["turns", *(state.replace("_", " ") for state in states)])
-    for header in ("checks passed", "tokens p50", "mean", "cut off", "repeats"):
+    for header in ("checks passed", "tokens p50", "mean", "cut off", "repetition"):
         table.add_column(header, justify="right")
     for row in settings.to_dict("records"):
         table.add_row(
