@@ -144,5 +144,7 @@ def _record(
 
 
 def _checks(conversation: Conversation, turn: Turn, reply: Reply) -> tuple[CheckResult, ...]:
-    text = reply.text or ""
-    return tuple(check.judge(text, reply.completion_tokens) for check in (*turn.expect, *conversation.expect))
+    checks = (*turn.expect, *conversation.expect)
+    if reply.completion_tokens == 0:  # the prompt was at the limit: what is not there cannot be right
+        return tuple(CheckResult(check.name, False, "nothing was generated") for check in checks)
+    return tuple(check.judge(reply.text or "", reply.completion_tokens) for check in checks)

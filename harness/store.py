@@ -155,6 +155,11 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
     return manifest
 
 
+def find_run(named: Path, results: Path) -> Path:
+    """The directory of a run that was named by its path, or by its name in a results directory."""
+    return results / named if not (named / MANIFEST).exists() and (results / named / MANIFEST).exists() else named
+
+
 def runs(results: Path) -> list[Path]:
     """The runs in a results directory, oldest first by name."""
     return sorted(path.parent for path in results.glob(f"*/{MANIFEST}"))

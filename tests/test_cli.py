@@ -155,6 +155,38 @@ def test_report_prints_what_it_is_asked_for(here: Path) -> None:
     assert harness("report", "x", cwd=here).returncode == 0
 
 
+def test_the_tables_of_several_runs_are_one_csv_and_one_json(here: Path) -> None:
+    for name in ("x", "y"):
+        harness("run", "config.yaml", "--run-id", name, "-q", cwd=here)
+
+    rows = json.loads(harness("report", "x", "y", "--format", "json", cwd=here).stdout)
+    lines = harness("report", "x", "y", "--format", "csv", cwd=here).stdout.splitlines()
+
+    assert [row["run_id"] for row in rows] == ["x", "y"]
+    assert [line.split(",")[0] for line in lines] == ["run_id", "x", "y"]
+
+
+def test_a_run_is_resumed_by_its_name_as_well(here: Path) -> None:
+    harness("run", "config.yaml", "--run-id", "x", "-q", cwd=here)
+
+    assert harness("run", "--resume", "x", "-q", cwd=here).stdout == "results/x\n"
+
+
+def test_what_is_set_by_assignment_is_said_as_well(here: Path) -> None:
+    one_liner = ["plan", "-m", "scripted:recital.yaml", "-p", "prompts.yaml"]
+
+    done = harness(*one_liner, "--set", "sampling.temperature=0.7", "--set", "sampling.max_length=99", cwd=here)
+
+    assert "not said, so: do_sample: true\n" in done.stderr
+    assert "max_new_tokens" not in done.stdout
+
+
+def test_plan_takes_the_options_of_run_that_shape_the_matrix(here: Path) -> None:
+    done = harness("plan", "config.yaml", "--lane", "behaviour", "--repeats", "3", "--launches", "2", cwd=here)
+
+    assert "6 cells, 12 turns" in done.stdout
+
+
 def test_plan_shows_prompt_settings_and_warnings_without_loading_weights(here: Path) -> None:
     done = harness("plan", "-m", "builtin:pico", "-p", "prompts.yaml", "--top-k", "5", "--greedy", cwd=here)
 
@@ -181,6 +213,26 @@ def test_init_writes_working_files_and_keeps_those_that_exist(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "configs" / "quickstart.yaml").read_text() == "mine"
     assert harness("plan", "configs/behaviour.yaml", cwd=tmp_path).returncode == 0
+
+
+def test_init_leads_to_a_run_in_another_directory_too(tmp_path: Path) -> None:
+    done = harness("init", "mine", cwd=tmp_path)
+
+    command = re.search(r"now: (.*)$", done.stderr, flags=re.MULTILINE)
+    assert command is not None
+    assert command[1] == "cd mine && harness run configs/quickstart.yaml"
+    assert harness("plan", "configs/quickstart.yaml", cwd=tmp_path / "mine").returncode == 0
+
+
+def test_init_says_where_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    done = harness("init", "file/x", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "file/x/configs/behaviour.yaml: cannot be written: Not a directory – choose another directory"
+    ]
 
 
 def test_chat_answers_piped_lines_on_stdout(tmp_path: Path) -> None:

@@ -52,6 +52,11 @@ def by_setting(run: Run) -> pd.DataFrame:
     return _table(run, ["model", "sampling"], lambda turns: _setting(run, turns, checks))
 
 
+def by_settings(runs: Sequence[Run]) -> pd.DataFrame:
+    """`by_setting` of several runs, one table after the other; `run_id` tells them apart."""
+    return pd.concat([by_setting(run) for run in runs], ignore_index=True)
+
+
 def by_turn(run: Run) -> pd.DataFrame:
     """One row per model × sampling × turn_index: how a conversation grows.
 

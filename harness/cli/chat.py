@@ -99,7 +99,7 @@ def _settings(model: str | None, config: Path | None, assignments: Sequence[str]
     from harness.errors import UsageError
 
     if config is not None:
-        plan = plan_of(config, [model] if model else None, None, assignments, None)
+        plan = plan_of(config, [model] if model else None, None, assignments)
         spec, sampling, first, run_config = plan.models[0], plan.samplings[0], plan.conversations[0], plan.config
         talk = Conversation("talk", (), persona=first.persona, system=system or first.system)
         rules = Rules(sampling.parameters, run_config.seed, run_config.on_overflow, run_config.timeout)

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +35,13 @@ DoSample = Annotated[
     bool | None, typer.Option("--do-sample/--greedy", help="Sample, or always take the likeliest token.")
 ]
 
+Lane = Annotated[
+    Literal["speed", "behaviour"] | None,
+    typer.Option("--lane", help="speed: equal prompts and lengths, greedy. behaviour: the models' own replies."),
+]
+Repeats = Annotated[int | None, typer.Option("--repeats", help="Play each cell so often.")]
+Launches = Annotated[int | None, typer.Option("--launches", help="Fresh processes per model.")]
+
 DEFAULT_MAX_NEW_TOKENS = 256
 """For one-liners that set no limit; transformers' own default cuts replies at 20 tokens."""
 
@@ -46,6 +53,11 @@ def sampling_assignments(**options: str | bool | None) -> list[str]:
     return [f"sampling.{name}={_yaml(value)}" for name, value in options.items() if value is not None]
 
 
+def assignments_of(sets: Sequence[str] | None, **options: str | int | None) -> list[str]:
+    """The options that are keys of a config, then what `--set` says."""
+    return [*(f"{key}={value}" for key, value in options.items() if value is not None), *(sets or [])]
+
+
 def _yaml(value: str | bool) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -53,18 +65,13 @@ def _yaml(value: str | bool) -> str:
 
 
 def plan_of(
-    config: Path | None,
-    models: Sequence[str] | None,
-    prompts: Sequence[str] | None,
-    sampling: Sequence[str],
-    sets: Sequence[str] | None,
+    config: Path | None, models: Sequence[str] | None, prompts: Sequence[str] | None, assignments: Sequence[str]
 ) -> Plan:
     """The plan that the command line asks for. A config file is the base; without one the options are the config."""
     from harness.config.load import load_config, parse_config
     from harness.config.plan import plan
     from harness.errors import UsageError
 
-    assignments = [*sampling, *(sets or [])]
     if config is not None:
         instead = {"models": models, "conversations": prompts}
         named = [f"{key}={json.dumps(list(names))}" for key, names in instead.items() if names]
@@ -72,13 +79,13 @@ def plan_of(
     if not models or not prompts:
         missing = "no model" if not models else "no conversations"
         raise UsageError("command line", missing, "give a CONFIG file, or --model and --prompts")
-    values = {"models": list(models), "conversations": list(prompts), "sampling": one_liner_defaults(sampling)}
+    values = {"models": list(models), "conversations": list(prompts), "sampling": one_liner_defaults(assignments)}
     return plan(parse_config(values, source="command line", overrides=assignments))
 
 
-def one_liner_defaults(sampling: Sequence[str]) -> dict[str, Any]:
+def one_liner_defaults(assignments: Sequence[str]) -> dict[str, Any]:
     """What a one-liner leaves unsaid, and says so: settings that only matter when sampling turn it on."""
-    given = {assignment.partition("=")[0].removeprefix("sampling.") for assignment in sampling}
+    given = {assignment.partition("=")[0].strip().removeprefix("sampling.") for assignment in assignments}
     defaults: dict[str, Any] = {}
     if "do_sample" not in given and given & set(_ONLY_WHEN_SAMPLING):
         defaults["do_sample"] = True

@@ -11,16 +11,20 @@ import typer
 from harness.cli.options import (
     ConfigFile,
     DoSample,
+    Lane,
+    Launches,
     MaxLength,
     MaxNewTokens,
     Models,
     Prompts,
+    Repeats,
     RepetitionPenalty,
     Results,
     Sets,
     Temperature,
     TopK,
     TopP,
+    assignments_of,
     plan_of,
     sampling_assignments,
 )
@@ -42,6 +46,9 @@ def plan(
     max_length: MaxLength = None,
     max_new_tokens: MaxNewTokens = None,
     do_sample: DoSample = None,
+    lane: Lane = None,
+    repeats: Repeats = None,
+    launches: Launches = None,
     sets: Sets = None,
     results: Results = Path("results"),
 ) -> None:
@@ -57,7 +64,8 @@ def plan(
         max_new_tokens=max_new_tokens,
         do_sample=do_sample,
     )
-    planned = plan_of(config, model, prompts, sampling, sets)
+    assignments = [*sampling, *assignments_of(sets, lane=lane, repeats=repeats, launches=launches)]
+    planned = plan_of(config, model, prompts, assignments)
     typer.echo(_matrix(planned))
     mistakes: list[Mistake] = []
     for spec in planned.models:

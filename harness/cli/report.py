@@ -21,19 +21,22 @@ def report(
     from rich.console import Console
 
     from harness.analysis.frames import load
+    from harness.analysis.summary import by_settings
     from harness.report.files import write_reports
     from harness.report.markdown import markdown
     from harness.report.terminal import show
+    from harness.store import find_run
 
-    for named in runs:
-        run = load(named if named.exists() else results / named)
+    loaded = [load(find_run(named, results)) for named in runs]
+    for run in loaded:
         write_reports(run)
-        if output == "table":
+    if output == "table":
+        for run in loaded:
             show(run, Console())
-        elif output == "markdown":
+    elif output == "markdown":
+        for run in loaded:
             typer.echo(markdown(run))
-        else:
-            from harness.analysis.summary import by_setting
-
-            table = by_setting(run)
-            typer.echo(table.to_csv(index=False) if output == "csv" else table.to_json(orient="records", indent=2))
+    else:
+        table = by_settings(loaded)
+        text = table.to_csv(index=False) if output == "csv" else table.to_json(orient="records", indent=2) + "\n"
+        typer.echo(text, nl=False)

@@ -5,23 +5,27 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from harness.cli.options import (
     ConfigFile,
     DoSample,
+    Lane,
+    Launches,
     MaxLength,
     MaxNewTokens,
     Models,
     Prompts,
+    Repeats,
     RepetitionPenalty,
     Results,
     Sets,
     Temperature,
     TopK,
     TopP,
+    assignments_of,
     plan_of,
     sampling_assignments,
 )
@@ -40,12 +44,9 @@ def run(
     max_length: MaxLength = None,
     max_new_tokens: MaxNewTokens = None,
     do_sample: DoSample = None,
-    lane: Annotated[
-        Literal["speed", "behaviour"] | None,
-        typer.Option("--lane", help="speed: equal prompts and lengths, greedy. behaviour: the models' own replies."),
-    ] = None,
-    repeats: Annotated[int | None, typer.Option("--repeats", help="Play each cell so often.")] = None,
-    launches: Annotated[int | None, typer.Option("--launches", help="Fresh processes per model.")] = None,
+    lane: Lane = None,
+    repeats: Repeats = None,
+    launches: Launches = None,
     sets: Sets = None,
     results: Results = Path("results"),
     run_id: Annotated[str | None, typer.Option("--run-id", help="Name of the run; default: time and config.")] = None,
@@ -58,6 +59,7 @@ def run(
     The same command again completes what a killed run left undone.
     """
     from harness.cli.progress import ProgressDisplay
+    from harness.store import find_run, read_manifest
     from harness.studies.replay import replay, resolve
 
     sampling = sampling_assignments(
@@ -69,14 +71,13 @@ def run(
         max_new_tokens=max_new_tokens,
         do_sample=do_sample,
     )
-    keys = {"lane": lane, "repeats": repeats, "launches": launches}
-    assignments = [*(f"{key}={value}" for key, value in keys.items() if value is not None), *(sets or [])]
+    assignments = [*sampling, *assignments_of(sets, lane=lane, repeats=repeats, launches=launches)]
+    if resume is not None:
+        resume = find_run(resume, results)
     if resume is not None and config is None and not model and not prompts:
-        from harness.store import read_manifest
-
-        plan = resolve(read_manifest(resume)["config"], [*sampling, *assignments])
+        plan = resolve(read_manifest(resume)["config"], assignments)
     else:
-        plan = plan_of(config, model, prompts, sampling, assignments)
+        plan = plan_of(config, model, prompts, assignments)
 
     signal.signal(signal.SIGTERM, _end_in_order)
     display = ProgressDisplay(plan, quiet=quiet)
