@@ -4,7 +4,6 @@ from harness.backends.open import open_backend
 from harness.chat import Rules, replay
 from harness.config.schema import ModelSpec
 from harness.conversations.load import load_conversations
-from harness.meters.memory import MemoryGauge
 from harness.records import Cell, Circumstances, KvCache
 from harness.runner.drive import drive
 
@@ -21,7 +20,7 @@ def test_reuse_over_fresh_in_a_conversation_of_twenty_turns(paired) -> None:
         )
 
         def once() -> None:
-            turns = list(drive(replay(conversation, circumstances, rules), backend.open_session(), MemoryGauge()))
+            turns = list(drive(replay(conversation, circumstances, rules), backend.open_session(), backend.gauge))
             assert len(turns) == 20
 
         return once

@@ -1,13 +1,11 @@
 """What the harness costs: a turn through session, chat loop and driver, over a bare `model.generate`."""
 
 import pytest
-import torch
 
 from harness.backends.open import open_backend
 from harness.chat import Rules, replay
 from harness.config.schema import ModelSpec
 from harness.conversations.script import Conversation, Turn
-from harness.meters.memory import MemoryGauge
 from harness.records import Cell, Circumstances
 from harness.runner.drive import drive
 
@@ -23,11 +21,10 @@ def test_a_turn_over_plain_generate(paired, sampling: str) -> None:
     backend = open_backend(ModelSpec(model="builtin:pico"), chat_format="auto", template_now="2026-01-01T00:00:00")
     conversation = Conversation("one", (Turn("What is Newtonian mechanics?"),))
     circumstances = Circumstances(Cell("pico", sampling, "one", 0, 0), "generated", "fixed", "generate", "reuse")
-    gauge = MemoryGauge(torch)
 
     def ours() -> None:
         dialog = replay(conversation, circumstances, Rules(SAMPLINGS[sampling]))
-        (record,) = drive(dialog, backend.open_session(), gauge)
+        (record,) = drive(dialog, backend.open_session(), backend.gauge)
         assert record.completion_tokens == NEW_TOKENS
 
     messages = [{"role": "user", "content": "What is Newtonian mechanics?"}]

@@ -57,11 +57,12 @@ class RunWriter:
         self._lock = FileLock(path / _LOCK, timeout=0)
         try:
             self._lock.acquire()
+            self._file = (path / TURNS).open("ab", buffering=0)
         except Timeout:
             raise StoreError(str(path), "another process is writing to this run", "wait for it, or stop it") from None
         except OSError as error:
+            self._lock.release()
             raise _unwritable(path, error) from error
-        self._file = (path / TURNS).open("ab", buffering=0)
 
     def append(self, record: TurnRecord) -> None:
         """Write one line, all or nothing as far as the operating system allows.
@@ -120,18 +121,26 @@ def create(results: Path, run_id: str, manifest: Mapping[str, Any]) -> RunWriter
         path.rmdir()
         raise StoreError(str(results), f"only {free} bytes free on this disk", "free some, or choose another --results")
     writer = RunWriter(path, {"format": FORMAT, "run_id": run_id, **manifest})
-    writer.save_manifest()
+    try:
+        writer.save_manifest()
+    except BaseException:  # nothing of a run exists yet
+        writer.close()
+        shutil.rmtree(path)
+        raise
     return writer
 
 
 def reopen(path: Path) -> tuple[RunWriter, tuple[TurnRecord, ...]]:
     """Open a run to go on with it: cut a torn last line, and give back what is already there."""
     writer = RunWriter(path, dict(read_manifest(path)))
-    torn = _cut_torn_tail(path / TURNS)
-    if torn:
-        writer.manifest["torn_lines"] = int(writer.manifest.get("torn_lines", 0)) + 1
-        writer.save_manifest()
-    return writer, _read_turns(path / TURNS)
+    try:
+        if _cut_torn_tail(path / TURNS):
+            writer.manifest["torn_lines"] = int(writer.manifest.get("torn_lines", 0)) + 1
+            writer.save_manifest()
+        return writer, _read_turns(path / TURNS)
+    except StoreError:
+        writer.close()
+        raise
 
 
 def read(path: Path) -> StoredRun:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 
-from harness.backends.hf.settings import settle
-from harness.backends.open import preview
+from harness.backends.hf.settings import own_parameters, settle
+from harness.backends.open import open_backend, preview
 from harness.backends.seam import Backend, EffectiveSettings
 from harness.config.schema import ModelSpec
 from harness.errors import UsageError
@@ -249,3 +249,18 @@ def test_a_preview_needs_no_weights_and_says_the_same(
     assert shown.prompt_tokens == reply.prompt_tokens
     assert shown.context_tokens == backend.report.facts["context_tokens"] == 512
     assert shown.effective["one"] == backend.effective(sampling, "natural")
+
+
+def test_a_checkpoint_cannot_switch_the_cache_off() -> None:
+    assert own_parameters(GenerationConfig(use_cache=False, top_k=7)).get("use_cache") is None
+
+
+def test_a_stop_string_that_is_a_special_token_stops() -> None:
+    backend = open_backend(ModelSpec(model="builtin:pico"), chat_format="auto", template_now="2026-01-01T00:00:00")
+    sampling = {"do_sample": False, "max_new_tokens": 64, "eos_token_id": 5, "stop_strings": ["<|end|>"]}
+
+    reply = ask(backend.open_session(), "What is Newtonian mechanics?", sampling).reply
+
+    assert reply.finish_reason == "stop"
+    assert reply.completion_tokens < 64
+    assert reply.text.endswith("how hard that is.")

@@ -282,6 +282,51 @@ def test_an_unwritable_directory_is_found_before_a_worker_starts(here: Path) -> 
     assert seen == []
 
 
+def test_a_run_of_another_version_in_the_results_does_not_stop_a_new_one(here: Path) -> None:
+    for name, manifest in (("old", '{"format": 99}'), ("odd", '{"format": 1}'), ("torn", "{")):
+        (here / "results" / name).mkdir(parents=True)
+        (here / "results" / name / "manifest.json").write_text(manifest)
+    plan = resolve("config.yaml", ["launches=1", "repeats=1"])
+
+    assert_complete(execute(plan, results=here / "results"), plan)
+
+
+def test_a_worker_killed_while_it_loads_costs_no_conversation(here: Path) -> None:
+    plan = resolve("config.yaml", ["launches=1", "repeats=1"])
+    victims: list[int] = []
+
+    def kill_once(event: Progress) -> None:
+        if type(event).__name__ == "Loaded" and not victims:
+            victims.append(psutil.Process().children()[0].pid)
+            psutil.Process(victims[0]).kill()
+
+    path = execute(plan, results=here / "results", watch=kill_once)
+
+    assert victims
+    assert_complete(path, plan)
+
+
+def test_a_model_whose_workers_always_die_fails_in_all_its_cells(here: Path) -> None:
+    plan = resolve("config.yaml", ["launches=1", "repeats=1"])
+
+    def kill_always(event: Progress) -> None:
+        if type(event).__name__ == "Loaded":
+            for worker in psutil.Process().children():
+                worker.kill()
+
+    cells = settled_turns(execute(plan, results=here / "results", watch=kill_always), plan)
+
+    assert set(cells) == set(plan.cells())
+    assert {turns[0].failure.phase for turns in cells.values() if turns[0].failure} == {"warmup"}
+
+
+def test_files_in_the_working_directory_do_not_shadow_what_a_worker_imports(here: Path) -> None:
+    (here / "random.py").write_text("raise SystemExit('this is not the random module')\n")
+    plan = resolve("config.yaml", ["launches=1", "repeats=1"])
+
+    assert_complete(execute(plan, results=here / "results"), plan)
+
+
 def _lines(path: Path) -> int:
     try:
         return (path / TURNS).read_bytes().count(b"\n")

@@ -51,10 +51,12 @@ class Limits:
         return None if self.total is None else max(self.total - prompt_tokens - completion_tokens, 0)
 
     def wants_shorter(self, prompt_tokens: int) -> bool:
-        """Whether `drop_oldest` has to drop: no room for max_new_tokens or, without it, for a quarter of the limit."""
+        """Whether `drop_oldest` has to drop: no room for max_new_tokens, or for a quarter of the limit if that is less
+        (a reply that may fill the whole context must not cost the conversation its memory)."""
         if self.total is None:
             return False
-        needed = self.max_new_tokens if self.max_new_tokens is not None else max(self.total // 4, 1)
+        quarter = max(self.total // 4, 1)
+        needed = quarter if self.max_new_tokens is None else min(self.max_new_tokens, quarter)
         return prompt_tokens + needed > self.total
 
 

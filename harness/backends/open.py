@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from harness.backends.builtin import path as builtin_path
@@ -83,7 +84,7 @@ def _source(spec: ModelSpec) -> str:
     """What `from_pretrained` is given: a built-in model's folder, or the name as it stands."""
     kind, _, name = spec.model.partition(":")
     if kind != "builtin":
-        return spec.model
+        return str(Path(spec.model).expanduser()) if spec.model.startswith("~") else spec.model
     try:
         return str(builtin_path(name))
     except ValueError as error:

@@ -25,6 +25,7 @@ from harness.documents import Shape, read_document
 from harness.documents import fit as fit_shape
 from harness.errors import DocumentError, UsageError
 from harness.meters.clock import HandCrankedClock
+from harness.meters.memory import MemoryGauge
 from harness.records import Failure, FinishReason, KvCache, Length, Message, Persona, short_hash
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -81,6 +82,7 @@ class ScriptedBackend:
         self.report = LoadReport(
             0.0, 0.0, 0.0, 0.0, facts={"class": "ScriptedBackend", "context_tokens": recital.context_tokens}
         )
+        self.gauge = MemoryGauge()
         self._clock = clock
         self._words: dict[int, str] = {}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from harness.meters.clock import Stopwatch
+from harness.meters.memory import MemoryGauge
 from harness.records import Failure, FinishReason, Length, Memory, Message, OnOverflow, Persona
 
 OnTokens = Callable[[Sequence[int]], None]
@@ -110,6 +111,11 @@ class Backend(Protocol):
 
     @property
     def report(self) -> LoadReport: ...
+
+    @property
+    def gauge(self) -> MemoryGauge:
+        """Measures the memory of this process and of the devices the model is on."""
+        ...
 
     def effective(self, sampling: Mapping[str, Any], length: Length) -> EffectiveSettings: ...
 

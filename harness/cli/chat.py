@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,11 +143,12 @@ def _talk(settings: Settings, notes: Console) -> bool:
     """Talk until the person or the model's context ends it; False if a turn failed."""
     from harness.backends.open import open_backend
     from harness.chat import replay
-    from harness.meters.memory import MemoryGauge
     from harness.records import Cell, Circumstances
     from harness.runner.drive import drive
 
     live = sys.stdin.isatty() and sys.stdout.isatty()
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a stray byte must not end the talk
     with notes.status(f"loading {settings.spec.model}") if live else nullcontext():
         backend = open_backend(settings.spec, chat_format=settings.chat_format, template_now=settings.template_now)
     effective = backend.effective(settings.sampling.parameters, "natural")
@@ -160,7 +162,7 @@ def _talk(settings: Settings, notes: Console) -> bool:
     dialog = replay(settings.conversation, circumstances, settings.rules, turns=talk.turns())
     voice = _Voice(backend, live=live)
     record = None
-    for record in drive(dialog, backend.open_session(), MemoryGauge(sys.modules.get("torch")), voice.hear):
+    for record in drive(dialog, backend.open_session(), backend.gauge, voice.hear):
         voice.finish(record)
         talk.add(record)
         if record.failure is not None:

@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -69,21 +70,29 @@ def _accelerators() -> tuple[list[dict[str, Any]], str | None]:
     """Name, UUID and memory of every NVIDIA GPU, and the driver's version; nothing where there is no driver."""
     import pynvml
 
+    def ask(question: Callable[..., Any], *about: Any) -> Any:
+        try:
+            return question(*about)
+        except pynvml.NVMLError:  # not every GPU answers every question
+            return None
+
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:  # no driver, no GPU: a machine like any other
         return [], None
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        gpus = [
-            {
-                "name": str(pynvml.nvmlDeviceGetName(handle)),
-                "uuid": str(pynvml.nvmlDeviceGetUUID(handle)),
-                "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-            }
-            for handle in handles
-        ]
-        return gpus, str(pynvml.nvmlSystemGetDriverVersion())
+        gpus = []
+        for index in range(ask(pynvml.nvmlDeviceGetCount) or 0):
+            handle = ask(pynvml.nvmlDeviceGetHandleByIndex, index)
+            memory = ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+            gpus.append(
+                {
+                    "name": ask(pynvml.nvmlDeviceGetName, handle),
+                    "uuid": ask(pynvml.nvmlDeviceGetUUID, handle),
+                    "memory_bytes": None if memory is None else int(memory.total),
+                }
+            )
+        return gpus, ask(pynvml.nvmlSystemGetDriverVersion)
     finally:
         pynvml.nvmlShutdown()
 

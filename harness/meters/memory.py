@@ -7,6 +7,7 @@ is no resettable peak the answer is None: the peak of a whole process is not the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,20 @@ _RESET_PEAK = b"5"
 class MemoryGauge:
     """Reads the peaks of this process. `reset` and `read` are called outside the timed part of a turn.
 
-    `torch` is passed in by whoever has loaded it; without it only the host is measured.
+    `accelerator` is `torch.accelerator` and `devices` the indexes of the devices the model is on: memory of other
+    devices is not the model's, and asking for it would open a context there. Without devices only the host is
+    measured.
     """
 
-    def __init__(self, torch: Any = None) -> None:
-        self._accelerator = torch.accelerator if torch is not None and torch.accelerator.is_available() else None
+    def __init__(self, accelerator: Any = None, devices: Sequence[int] = ()) -> None:
+        self._accelerator = accelerator
+        self._devices = tuple(devices)
         self._host = self._host_peak_can_be_reset()
+        try:
+            self.reset()
+            self.read()
+        except (RuntimeError, NotImplementedError):  # an accelerator whose allocator keeps no peaks (MPS in torch 2.11)
+            self._devices = ()
 
     def _host_peak_can_be_reset(self) -> bool:
         try:
@@ -35,23 +44,21 @@ class MemoryGauge:
         return _STATUS.exists()
 
     def reset(self) -> None:
-        if self._accelerator is not None:
-            for device in range(self._accelerator.device_count()):
-                self._accelerator.reset_peak_memory_stats(device)
+        for device in self._devices:
+            self._accelerator.reset_peak_memory_stats(device)
         if self._host:
             _CLEAR_REFS.write_bytes(_RESET_PEAK)
 
     def read(self) -> Memory:
-        """Peaks since `reset`, in bytes, summed over this process's accelerators."""
+        """Peaks since `reset`, in bytes, summed over the model's accelerators."""
         host = _high_water_mark() if self._host else None
-        if self._accelerator is None:
+        if not self._devices:
             return Memory(host_rss_bytes=host)
         accelerator = self._accelerator
-        devices = range(accelerator.device_count())
-        free_and_total = [accelerator.get_memory_info(device) for device in devices]
+        free_and_total = [accelerator.get_memory_info(device) for device in self._devices]
         return Memory(
-            peak_memory_bytes=sum(accelerator.max_memory_allocated(device) for device in devices),
-            reserved_memory_bytes=sum(accelerator.max_memory_reserved(device) for device in devices),
+            peak_memory_bytes=sum(accelerator.max_memory_allocated(device) for device in self._devices),
+            reserved_memory_bytes=sum(accelerator.max_memory_reserved(device) for device in self._devices),
             device_used_bytes=sum(total - free for free, total in free_and_total),
             host_rss_bytes=host,
         )

@@ -6,6 +6,7 @@ worker that stays silent far beyond the time-out of a turn is killed, by a timer
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+import harness
 from harness.records import Failure
 from harness.runner.messages import Event, Job, Loaded
 
@@ -31,7 +33,9 @@ class WorkerProcess:
         self._silence_limit_s = None if timeout_s is None else 2 * timeout_s + 10
         self._hung = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.runner.worker"],
+            # -P: a random.py in the working directory must not be taken for the standard library's
+            [sys.executable, "-P", "-m", "harness.runner.worker"],
+            env={**os.environ, "PYTHONPATH": _python_path()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -71,17 +75,15 @@ class WorkerProcess:
             loaded = loaded or isinstance(event, Loaded)
             yield event
 
-    def failure(self) -> Failure:
-        """Why the worker ended without finishing its work."""
+    def failure(self, phase: str) -> Failure:
+        """Why the worker ended, in this phase, without finishing its work."""
         code = self._process.wait()
         if self._hung:
-            return Failure(
-                "Timeout", "decode", f"no sign of life for {self._silence_limit_s:g} s; the worker was killed"
-            )
+            return Failure("Timeout", phase, f"no sign of life for {self._silence_limit_s:g} s; the worker was killed")
         if code < 0:
             hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-            return Failure("WorkerDied", "decode", f"killed by {signal.Signals(-code).name}{hint}")
-        return Failure("WorkerDied", "decode", f"exit code {code}: {self._last_words()}")
+            return Failure("WorkerDied", phase, f"killed by {signal.Signals(-code).name}{hint}")
+        return Failure("WorkerDied", phase, f"exit code {code}: {self._last_words()}")
 
     def _kill_later(self) -> threading.Timer:
         timer = threading.Timer(self._silence_limit_s or 0, self._kill_hung)
@@ -99,3 +101,9 @@ class WorkerProcess:
             log.seek(self._log_start)
             lines = log.read()[-_LAST_WORDS_BYTES:].decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def _python_path() -> str:
+    """PYTHONPATH for a worker: it runs the harness that its parent runs, from wherever that was imported."""
+    here = str(Path(harness.__file__).parent.parent)
+    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from harness.backends.seam import Reply, TurnRequest
 from harness.chat import Rules, replay
 from harness.config.plan import Plan
 from harness.config.schema import ModelSpec
-from harness.errors import DocumentError, UsageError
+from harness.errors import DocumentError, StoreError, UsageError
 from harness.meters.environment import environment
 from harness.records import Cell, Circumstances, Failure, TurnRecord
 from harness.runner.messages import (
@@ -69,9 +70,10 @@ def _run_to_go_on_with(plan: Plan, results: Path, run_id: str | None) -> Path | 
     if run_id is not None:
         return results / run_id if (results / run_id).exists() else None
     for path in reversed(runs(results)):
-        manifest = read_manifest(path)
-        if manifest["config_hash"] == plan.config_hash and manifest["finished_at"] is None:
-            return path
+        with suppress(StoreError):  # a run of another version is no business of this one
+            manifest = read_manifest(path)
+            if manifest.get("config_hash") == plan.config_hash and manifest.get("finished_at", "") is None:
+                return path
     return None
 
 
@@ -160,15 +162,14 @@ class _Execution:
                 return
             fruitless = 0 if len(self._done) > before + 1 else fruitless + 1
             if fruitless >= _FRUITLESS_DEATHS:
-                for cell in pending:
-                    if cell not in self._done:
-                        self._record_failure(spec, cell, [], failure)
+                self._give_up(spec, [cell for cell in pending if cell not in self._done], failure)
 
     def _work_on(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Failure | None:
         """Let one worker play the pending cells; returns why it died, or None if it finished (or could not load)."""
         label = label_of(spec)
         self._watch(WorkerStarted(label, launch, self._plan.launches))
         told: list[TurnRecord] = []
+        phase = "load"
         with WorkerProcess(
             self._job(spec, launch, pending), self._writer.path / WORKERS_LOG, self._plan.config.timeout
         ) as worker:
@@ -179,14 +180,15 @@ class _Execution:
                         raise DocumentError(mistakes)
                     case Loaded():
                         self._fresh = False
+                        phase = "warmup" if self._plan.config.warmup else "measure"
                         self._note_launch(label, launch, event)
                     case LoadFailed(failure):
                         self._note_launch(label, launch, event)
-                        for cell in pending:
-                            self._record_failure(spec, cell, [], failure)
+                        self._give_up(spec, pending, failure)
                     case TurnDone(record):
                         self._writer.append(record)
                         if record.circumstances.phase == "measure":
+                            phase = "measure"
                             told.append(record)
                     case CellDone(cell):
                         self._writer.sync()
@@ -196,9 +198,11 @@ class _Execution:
             in_flight = next((cell for cell in pending if cell not in self._done), None)
             if in_flight is None:
                 return None
-            failure = worker.failure()
+            failure = worker.failure("decode" if phase == "measure" else phase)
         self._watch(WorkerDied(label, launch, failure))
-        self._record_failure(spec, in_flight, told, failure)
+        if phase == "measure":  # before that no conversation is to blame
+            self._record_failure(spec, in_flight, told, failure)
+            self._writer.sync()
         return failure
 
     def _job(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Job:
@@ -242,12 +246,17 @@ class _Execution:
             ),
         )
 
+    def _give_up(self, spec: ModelSpec, cells: Sequence[Cell], failure: Failure) -> None:
+        """Record the same failure for every one of these cells: the model could not be brought to play them."""
+        for cell in cells:
+            self._record_failure(spec, cell, [], failure)
+        self._writer.sync()
+
     def _record_failure(self, spec: ModelSpec, cell: Cell, told: Sequence[TurnRecord], failure: Failure) -> None:
         record = failed_turn(self._play(spec, cell), told, failure)
         if record is not None:
             self._writer.append(record)
             self._watch(TurnDone(record))
-        self._writer.sync()
         self._done.add(cell)
         self._watch(CellDone(cell))
 

@@ -18,7 +18,6 @@ from harness.backends.open import open_backend, preview
 from harness.backends.seam import Backend
 from harness.chat import replay
 from harness.errors import HarnessError, Mistake
-from harness.meters.memory import MemoryGauge
 from harness.records import Failure, Message
 from harness.runner.drive import drive
 from harness.runner.messages import CellDone, Event, Job, Loaded, LoadFailed, Play, Refused, TurnDone
@@ -46,17 +45,15 @@ def work(job: Job, say: Say) -> None:
         return
     try:
         backend = open_backend(job.spec, chat_format=job.chat_format, template_now=job.template_now)
+        length = job.plays[0].circumstances.length
+        effective = {name: backend.effective(sampling, length) for name, sampling in job.samplings.items()}
     except HarnessError as error:
         say(LoadFailed(Failure(type(error).__name__, "load", str(error))))
         return
     torch = sys.modules.get("torch")
-    gauge = MemoryGauge(torch)
-    effective = {
-        name: backend.effective(sampling, job.plays[0].circumstances.length) for name, sampling in job.samplings.items()
-    }
     say(Loaded(backend.report, effective, torch.get_num_threads() if torch is not None else None))
     for play in (*job.warmups, *job.plays):
-        _play(play, backend, gauge, say)
+        _play(play, backend, say)
 
 
 def _check(job: Job) -> tuple[Mistake, ...]:
@@ -79,9 +76,9 @@ def _check(job: Job) -> tuple[Mistake, ...]:
     return tuple(mistakes)
 
 
-def _play(play: Play, backend: Backend, gauge: MemoryGauge, say: Say) -> None:
+def _play(play: Play, backend: Backend, say: Say) -> None:
     dialog = replay(play.conversation, play.circumstances, play.rules)
-    for record in drive(dialog, backend.open_session(), gauge):
+    for record in drive(dialog, backend.open_session(), backend.gauge):
         say(TurnDone(record))
     if play.circumstances.phase == "measure":
         say(CellDone(play.circumstances.cell))

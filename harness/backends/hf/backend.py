@@ -15,6 +15,7 @@ from harness.backends.hf.session import HfSession
 from harness.backends.hf.settings import Settled, settle
 from harness.backends.seam import EffectiveSettings, LoadReport
 from harness.config.schema import ModelSpec
+from harness.meters.memory import MemoryGauge
 from harness.records import Length
 
 
@@ -30,12 +31,14 @@ class HfBackend:
         own: Mapping[str, Any],
         context_tokens: int | None,
         report: LoadReport,
+        gauge: MemoryGauge,
     ) -> None:
         self.spec = spec
         self.model = model
         self.tokenizer = tokenizer
         self.format = chat_format
         self.report = report
+        self.gauge = gauge
         self.specials = special_texts(tokenizer)
         self._own = own
         self._context_tokens = context_tokens

@@ -9,6 +9,7 @@ are of no use for timing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ from harness.backends.failures import NonFiniteLogitsError, TurnTimedOutError
 from harness.backends.hf.settings import Settled
 from harness.backends.seam import OnTokens
 from harness.meters.clock import Stopwatch
+
+_HUGE = 1e30
+"""Stands for infinity before the sampler: dividing it by a temperature leaves it finite, and exp(-1e30) is 0."""
 
 
 class _StopStringFound(Exception):  # noqa: N818 - not an error: how a streamer ends generate
@@ -84,7 +88,7 @@ class _LastScores(LogitsProcessor):
         self.scores = scores
         if not self._make_finite:
             return scores
-        return torch.nan_to_num(scores, nan=0.0, neginf=-torch.inf)
+        return torch.nan_to_num(scores, nan=0.0, posinf=_HUGE, neginf=-_HUGE)
 
     def demand_finite(self) -> None:
         """Raise NonFiniteLogitsError if the scores hold NaN or +infinity, or nothing but -infinity (a mask's sign)."""
@@ -183,4 +187,5 @@ def synchronize() -> None:
 def free_memory() -> None:
     """Give unused memory of the accelerator back, after running out of it."""
     if torch.accelerator.is_available():
-        torch.accelerator.empty_cache()
+        with suppress(RuntimeError, NotImplementedError):  # not every accelerator's allocator can (MPS in torch 2.11)
+            torch.accelerator.empty_cache()

@@ -24,6 +24,7 @@ from harness.config.schema import ChatFormat, ModelSpec
 from harness.errors import ModelError
 from harness.meters.clock import real_clock
 from harness.meters.memory import MemoryGauge
+from harness.records import Memory
 
 _PAGE = 4096  # bytes; larger pages are touched more than once, which does no harm
 
@@ -55,15 +56,16 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     notices = [*form.notices, *_notices(spec, model, missing)]
     if model.device.type == "mps":
         stream_on_time()
+    gauge = MemoryGauge(torch.accelerator, _accelerators_of(model))  # new, so its peaks are what is in use now
     report = LoadReport(
         load_s=libraries_s + (ready_ns - started_ns) / 1e9,
         import_s=libraries_s + (imported_ns - started_ns) / 1e9,
         weights_s=(loaded_ns - imported_ns) / 1e9,
         first_forward_s=(ready_ns - loaded_ns) / 1e9,
-        facts=_facts(source, model, form),
+        facts=_facts(source, model, form, gauge.read()),
         notices=tuple(notices),
     )
-    return HfBackend(spec, model, source.tokenizer, form, own, context_tokens(source.config), report)
+    return HfBackend(spec, model, source.tokenizer, form, own, context_tokens(source.config), report, gauge)
 
 
 def _load_weights(source: Source) -> tuple[PreTrainedModel, list[str]]:
@@ -113,10 +115,10 @@ def _notices(spec: ModelSpec, model: PreTrainedModel, missing: list[str]) -> lis
             f"WARNING: the checkpoint lacks {len(missing)} weights ({missing[0]} …): they are random, as are replies"
         )
     offloaded = _offloaded(model)
-    if offloaded and torch.accelerator.is_available():
+    if offloaded:
         notices.append(
-            f"WARNING: {len(offloaded)} parts of the model are offloaded to {' and '.join(sorted(set(offloaded)))} "
-            "although there is an accelerator: it does not fit, and times are those of copying"
+            f"WARNING: {len(offloaded)} parts of the model are offloaded to {' and '.join(sorted(set(offloaded)))}: "
+            "it does not fit, and times are those of copying"
         )
     why = why_not_reusable(model)
     if spec.kv_cache == "reuse" and why is not None:
@@ -126,13 +128,11 @@ def _notices(spec: ModelSpec, model: PreTrainedModel, missing: list[str]) -> lis
 
 def _offloaded(model: PreTrainedModel) -> list[str]:
     placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
-    return [str(place) for place in placed.values() if str(place) in ("cpu", "disk")]
+    slow = ("cpu", "disk") if torch.accelerator.is_available() else ("disk",)
+    return [str(place) for place in placed.values() if str(place) in slow]
 
 
-def _facts(source: Source, model: PreTrainedModel, form: Format) -> dict[str, Any]:
-    gauge = MemoryGauge(torch)
-    gauge.reset()  # the peaks since here are what is in use now
-    memory = gauge.read()
+def _facts(source: Source, model: PreTrainedModel, form: Format, memory: Memory) -> dict[str, Any]:
     placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {"": model.device}
     footprint: Any = model.get_memory_footprint
     quantizer = getattr(model, "hf_quantizer", None)
@@ -143,7 +143,9 @@ def _facts(source: Source, model: PreTrainedModel, form: Format) -> dict[str, An
         "parameters": model.num_parameters(),
         "weights_bytes": footprint(),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "quantization": str(quantizer.quantization_config.quant_method) if quantizer is not None else None,
+        "quantization": getattr(quantizer.quantization_config.quant_method, "value", None)
+        if quantizer is not None
+        else None,
         "device_map": {part: str(place) for part, place in placed.items()},
         "devices": _device_names(model),
         "attention": getattr(model.config, "_attn_implementation", None),
@@ -153,6 +155,12 @@ def _facts(source: Source, model: PreTrainedModel, form: Format) -> dict[str, An
         "memory_bytes": memory.peak_memory_bytes,
         "host_rss_bytes": memory.host_rss_bytes,
     }
+
+
+def _accelerators_of(model: PreTrainedModel) -> list[int]:
+    """The indexes of the accelerators that hold a part of the model."""
+    devices = {parameter.device for parameter in model.parameters()}
+    return sorted(device.index or 0 for device in devices if device.type not in ("cpu", "meta"))
 
 
 def _device_names(model: PreTrainedModel) -> list[str]:

@@ -46,6 +46,8 @@ class Reader:
         self._tokenizer = tokenizer
         self._specials = specials
         self._stop_strings = tuple(stop_strings)
+        # `<|im_end|>` is the commonest stop string of all, and no part of the text without its special tokens.
+        self._special_stops = any(special in stop for special in specials for stop in stop_strings)
         self._reach = max((len(stop.encode()) for stop in stop_strings), default=0) + 8
         self._opened = next((marks for marks in MARKS if prompt.rstrip().endswith(marks[0])), None)
 
@@ -94,7 +96,7 @@ class Reader:
         return _smallest(ids, lambda some: _shown(self._parse(some, marks).answer))
 
     def _has_stop(self, ids: Sequence[int]) -> bool:
-        text = self._decode(ids, skip_special_tokens=True)
+        text = self._decode(ids, skip_special_tokens=not self._special_stops)
         return any(stop in text for stop in self._stop_strings)
 
     def _cut(self, text: str) -> str:

@@ -85,6 +85,13 @@ def settle(
     else:
         _settle_ends(merged, stop_ids, None if "eos_token_id" in sampling else tokenizer_eos, warnings)
     warnings += _silent(merged, given, own)
+    if context_tokens is not None and (merged.get("max_new_tokens") or 0) >= context_tokens:
+        warnings.append(
+            f"max_new_tokens={merged['max_new_tokens']} is the model's whole context or more: replies end at "
+            f"{context_tokens} tokens, prompt included"
+        )
+    if given.get("cache_implementation") is not None:
+        warnings.append("with cache_implementation, generate makes its own cache: kv_cache: reuse has no effect")
     if context_tokens is not None and (merged.get("max_length") or 0) > context_tokens:
         warnings.append(
             f"max_length={merged['max_length']} is beyond the model's context: replies end at {context_tokens}"
@@ -113,6 +120,9 @@ def settle(
 def own_parameters(config: GenerationConfig) -> dict[str, Any]:
     """What a model's generation_config sets, as a plain dict without its bookkeeping."""
     values = {name: value for name, value in config.to_dict().items() if value is not None and name not in META}
+    # The harness chooses the cache (kv_cache). Checkpoints say use_cache: false left over from their training, and a
+    # model that computes every prefix anew is not what anybody means to measure.
+    values.pop("use_cache", None)
     if values.get("cache_implementation") == "hybrid":
         del values["cache_implementation"]  # as generate does: its dynamic cache knows sliding windows by itself
     return values
