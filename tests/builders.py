@@ -87,9 +87,11 @@ def plan(
     models: Sequence[str] = ("pico",),
     samplings: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("greedy",),
     conversations: Mapping[str, int] | None = None,
+    checks: Sequence[int] | None = None,
     **values: Any,
 ) -> dict[str, Any]:
-    """A resolved plan; `conversations` maps ids to numbers of turns, `samplings` names to parameters."""
+    """A resolved plan; `conversations` maps ids to numbers of turns, `samplings` names to parameters; `checks` are the
+    numbers of checks by turn of every conversation, one each if not given."""
     named = samplings if isinstance(samplings, Mapping) else {name: {"do_sample": False} for name in samplings}
     return {
         "models": [
@@ -97,7 +99,14 @@ def plan(
         ],
         "samplings": [{"name": name, "parameters": dict(parameters)} for name, parameters in named.items()],
         "conversations": [
-            {"id": id_, "tags": [], "language": "en", "turns": list(range(n)), "source": f"prompts/{id_}.yaml"}
+            {
+                "id": id_,
+                "tags": [],
+                "language": "en",
+                "turns": list(range(n)),
+                "checks": list(checks or [1] * n)[:n],
+                "source": f"prompts/{id_}.yaml",
+            }
             for id_, n in (conversations or {"physics": 2}).items()
         ],
         "repeats": 1,

@@ -288,3 +288,11 @@ def test_any_text_is_a_document_or_one_line_per_mistake(text):
     except DocumentError as caught:
         lines = len(str(caught).splitlines()) - len(caught.mistakes)
     assert lines == 0
+
+
+@pytest.mark.parametrize("text", ["a: !!bool maybe", "a: !!int ''", 'a: "\\ud800"'])
+def test_values_that_their_tags_cannot_be_are_mistakes_with_a_place(text):
+    document = parse_document(text, "x.yaml")
+
+    (mistake,) = document.mistakes([])
+    assert mistake.subject == "x.yaml:1:1: a"

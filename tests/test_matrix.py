@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.config.generation import GENERATION_PARAMETERS, NOT_PARAMETERS, checked, is_axis, refusal
 from harness.config.matrix import expand
+from harness.documents import described
 
 
 def samplings(**sampling):
@@ -184,3 +185,12 @@ def test_no_refused_parameter_is_without_a_reason_and_no_name_is_in_both_tables(
     assert not set(NOT_PARAMETERS) & set(GENERATION_PARAMETERS)
     assert refusal("top_k", [1]) == ""
     assert all(NOT_PARAMETERS.values())
+
+
+@pytest.mark.parametrize("stop_strings", ["", ["Alice:", ""]])
+def test_an_empty_stop_string_which_would_end_every_reply_is_refused(stop_strings):
+    _, problems = expand({"stop_strings": stop_strings})
+
+    assert [problem.fact for problem in problems] == [
+        f"should be text or a list of texts, none of them empty, not {described(stop_strings)}"
+    ]

@@ -11,6 +11,7 @@ import pytest
 
 import harness
 from harness.analysis.drift import drifts
+from harness.analysis.ledger import ledger
 from harness.analysis.notes import behaviour_caption, notes, speed_caption
 from harness.analysis.summary import by_conversation, by_setting, by_turn
 from harness.analysis.transcripts import transcripts
@@ -43,7 +44,7 @@ def test_settings_come_in_the_order_of_the_config(tmp_path: Path) -> None:
 
 def test_failed_and_unreached_turns_fail_all_their_checks(tmp_path: Path) -> None:
     """pico meets 2 + 3 checks; nano fails before the first two and never reaches the other three."""
-    of = plan(["pico", "nano"])
+    of = plan(["pico", "nano"], checks=[2, 3])
     nano = cell("nano")
     records = [turn(checks=checks(True, True)), turn(index=1, checks=checks(True, True, False)), failed(nano)]
     pico_row, nano_row = by_setting(run_of(tmp_path, records, of)).to_dict("records")
@@ -59,21 +60,29 @@ def test_a_turn_that_failed_after_its_checks_were_made_fails_them_too(tmp_path: 
     again = turn(cell(repeat=1), reply="other", checks=checks(True, True))
     last = turn(cell(repeat=1), 1, checks=checks(True))
     row = only(
-        by_setting(run_of(tmp_path, [turn(checks=checks(True, True), failure=missed), again, last], plan(repeats=2)))
+        by_setting(
+            run_of(
+                tmp_path, [turn(checks=checks(True, True), failure=missed), again, last], plan(repeats=2, checks=[2, 1])
+            )
+        )
     )
 
     assert (row["failed"], row["not_reached"]) == (1, 1)
     assert row["checks_rate"] == pytest.approx(3 / 6)
 
 
-def test_a_turn_nobody_ever_answered_counts_as_one_failed_check(tmp_path: Path) -> None:
+def test_a_turn_nobody_ever_answered_owes_its_checks_all_the_same(tmp_path: Path) -> None:
     records = [turn(checks=checks(True, True, True)), failed(index=1)]
 
-    assert only(by_setting(run_of(tmp_path, records)))["checks_rate"] == pytest.approx(3 / 4)
+    assert only(by_setting(run_of(tmp_path, records, plan(checks=[3, 2]))))["checks_rate"] == pytest.approx(3 / 5)
+
+
+def test_a_run_in_which_nothing_was_answered_passes_nothing(tmp_path: Path) -> None:
+    assert only(by_setting(run_of(tmp_path, [failed()], plan(checks=[3, 2]))))["checks_rate"] == 0
 
 
 def test_a_run_that_checks_nothing_has_no_rate_even_where_turns_failed(tmp_path: Path) -> None:
-    assert pd.isna(only(by_setting(run_of(tmp_path, [turn(), failed(index=1)])))["checks_rate"])
+    assert pd.isna(only(by_setting(run_of(tmp_path, [turn(), failed(index=1)], plan(checks=[0, 0]))))["checks_rate"])
 
 
 def test_missing_turns_count_nowhere_but_are_shown(tmp_path: Path) -> None:
@@ -104,36 +113,69 @@ def test_identical_greedy_repeats_are_one_observation(tmp_path: Path) -> None:
     ]
 
 
-def test_greedy_repeats_that_differ_are_kept_apart(tmp_path: Path) -> None:
-    of = plan(conversations={"physics": 1, "memory": 1}, repeats=3)
-    row = only(by_setting(run_of(tmp_path, repeated(["right", "wrong", "right"], of, "greedy"), of)))
+def observations(run: Any) -> int:
+    return len(ledger(run).tallies(run.turns))
 
-    assert row["checks_rate"] == pytest.approx(1 / 4)  # two different replies in each of two conversations, one right
+
+def test_the_repeats_of_a_greedy_turn_are_one_observation_their_mean(tmp_path: Path) -> None:
+    of = plan(conversations={"physics": 1, "memory": 1}, repeats=3)
+    run = run_of(tmp_path, repeated(["right", "wrong", "right"], of, "greedy"), of)
+
+    assert observations(run) == 2
+    assert only(by_setting(run))["checks_rate"] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_one_failure_among_ten_greedy_repeats_weighs_a_tenth(tmp_path: Path) -> None:
+    of = plan(conversations={"physics": 1}, repeats=10)
+    records = [turn(cell(repeat=repeat), checks=checks(True)) for repeat in range(9)] + [failed(cell(repeat=9))]
+
+    assert only(by_setting(run_of(tmp_path, records, of)))["checks_rate"] == pytest.approx(0.9)
 
 
 def test_sampled_repeats_are_draws_and_all_count(tmp_path: Path) -> None:
     of = plan(samplings=SAMPLED, conversations={"physics": 1, "memory": 1}, repeats=3)
-    row = only(by_setting(run_of(tmp_path, repeated(["right", "right", "wrong"], of, "warm"), of)))
+    run = run_of(tmp_path, repeated(["right", "right", "wrong"], of, "warm"), of)
 
-    assert row["checks_rate"] == pytest.approx(2 / 6)
+    assert observations(run) == 6
+    assert only(by_setting(run))["checks_rate"] == pytest.approx(2 / 6)
 
 
 def test_a_draw_from_one_token_is_no_draw(tmp_path: Path) -> None:
     of = plan(
         samplings={"top_k=1": {"do_sample": True, "top_k": 1}}, conversations={"physics": 1, "memory": 1}, repeats=3
     )
-    row = only(by_setting(run_of(tmp_path, repeated(["right", "right", "wrong"], of, "top_k=1"), of)))
-
-    assert row["checks_rate"] == pytest.approx(1 / 4)
+    assert observations(run_of(tmp_path, repeated(["right", "right", "wrong"], of, "top_k=1"), of)) == 2
 
 
 def test_what_generation_really_ran_with_decides_what_is_greedy(tmp_path: Path) -> None:
     """Nobody asked for sampling, but the model's own generation_config turned it on."""
     of = plan(conversations={"physics": 1, "memory": 1}, repeats=3)
     entry = launch("pico", 0, effective={"greedy": {"values": {"do_sample": True}, "warnings": []}})
-    row = only(by_setting(run_of(tmp_path, repeated(["right", "right", "wrong"], of, "greedy"), of, launches=[entry])))
+    run = run_of(tmp_path, repeated(["right", "right", "wrong"], of, "greedy"), of, launches=[entry])
 
-    assert row["checks_rate"] == pytest.approx(2 / 6)
+    assert observations(run) == 6
+
+
+def test_launches_are_compared_by_the_same_turns(tmp_path: Path) -> None:
+    """A slow turn that failed in one launch must not make that launch look fast."""
+    of = plan(conversations={"physics": 2}, launches=2)
+    records = [
+        turn(cell(launch=0), ttft_ms=10), turn(cell(launch=0), 1, ttft_ms=100),
+        turn(cell(launch=1), ttft_ms=10), failed(cell(launch=1), 1),
+    ]  # fmt: skip
+    run = run_of(tmp_path, records, of)
+
+    row = only(by_setting(run))
+    assert [row[f"ttft_s_{end}"] for end in ("p50", "low", "high")] == pytest.approx([0.010] * 3)
+    assert any(note.startswith("Turns answered in some launches only: 1.") for note in notes(run))
+
+
+def test_a_fixed_length_has_no_pass_rate_and_no_repetition(tmp_path: Path) -> None:
+    of = plan(length="fixed")
+    records = [turn(index=index, checks=checks(True), around={"length": "fixed"}) for index in (0, 1)]
+    row = only(by_setting(run_of(tmp_path, records, of)))
+
+    assert all(pd.isna(row[name]) for name in ("checks_rate", "checks_low", "truncated_rate", "repetition_mean"))
 
 
 def test_speed_of_several_launches_is_their_geometric_mean(tmp_path: Path) -> None:
@@ -154,7 +196,8 @@ def test_failed_turns_are_in_no_speed_figure(tmp_path: Path) -> None:
 
 def test_warm_up_is_in_no_figure(tmp_path: Path) -> None:
     warm = turn(around={"phase": "warmup"}, ttft_ms=900, checks=checks(False))
-    row = only(by_setting(run_of(tmp_path, [warm, turn(ttft_ms=10, checks=checks(True)), turn(index=1, ttft_ms=10)])))
+    records = [warm, turn(ttft_ms=10, checks=checks(True)), turn(index=1, ttft_ms=10)]
+    row = only(by_setting(run_of(tmp_path, records, plan(checks=[1, 0]))))
 
     assert (row["ttft_s_p50"], row["checks_rate"]) == (pytest.approx(0.010), 1)
 

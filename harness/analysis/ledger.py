@@ -1,8 +1,7 @@
 """What every played turn contributes to a check pass rate.
 
-A turn that failed, or that was never reached, fails all the checks it was to meet. How many those are is known from
-the same turn in other cells; where no cell ever got there, the turn counts as one failed check, if the run checks
-anything at all. Missing turns – conversations not yet played to their end – contribute nothing.
+A turn that failed, or that was never reached, fails all the checks the plan has for it. Missing turns – conversations
+not yet played to their end – contribute nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import pandas as pd
 from harness.analysis.frames import Run
 from harness.analysis.stats import Tally
 
-_LOOKED_AT = ["model", "sampling", "conversation_id", "turn_index", "state", "reply", "checks_passed"]
+_LOOKED_AT = ["model", "sampling", "conversation_id", "turn_index", "state", "checks_passed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,39 +23,35 @@ class Ledger:
     """The checks a run expects, and which of its settings answer the same way every time."""
 
     expected: Mapping[tuple[str, int], int]
-    """(conversation id, turn index) → number of checks, for the turns that were ever answered."""
+    """(conversation id, turn index) → number of checks."""
     greedy: frozenset[tuple[str, str]]
-    """(model, sampling) without randomness: identical repeats are one observation."""
+    """(model, sampling) without randomness: repeats of a turn are one observation."""
 
     def tallies(self, turns: pd.DataFrame) -> list[Tally]:
-        """The tallies of some rows of `Run.turns`, identical greedy repeats collapsed to one."""
-        seen: set[tuple[object, ...]] = set()
-        tallies = []
-        for row in turns.loc[turns["state"] != "missing", _LOOKED_AT].to_dict("records"):
-            place = (row["conversation_id"], row["turn_index"])
-            done = row["state"] == "done"
-            passed = int(row["checks_passed"]) if done and pd.notna(row["checks_passed"]) else 0
-            if (row["model"], row["sampling"]) in self.greedy:
-                reply = row["reply"] if done and pd.notna(row["reply"]) else None
-                identity = (row["model"], row["sampling"], *place, row["state"], reply, passed)
-                if identity in seen:
-                    continue
-                seen.add(identity)
-            tallies.append(Tally(str(row["conversation_id"]), passed, self._total(place)))
-        return tallies
+        """The tallies of some rows of `Run.turns`: one per turn, or per turn and all its repeats where they are greedy.
 
-    def _total(self, place: tuple[str, int]) -> int:
-        unknown = 1 if any(self.expected.values()) else 0
-        return self.expected.get(place, unknown)
+        The repeats' mean is that observation, so that one failure among ten repeats weighs a tenth of it.
+        """
+        passed: dict[tuple[str, int, object], list[int]] = {}
+        rows = turns.loc[turns["state"] != "missing", _LOOKED_AT].to_dict("records")
+        for number, row in enumerate(rows):
+            setting = (row["model"], row["sampling"])
+            counts = row["state"] == "done" and pd.notna(row["checks_passed"])
+            observation = (row["conversation_id"], row["turn_index"], setting if setting in self.greedy else number)
+            passed.setdefault(observation, []).append(int(row["checks_passed"]) if counts else 0)
+        return [
+            Tally(conversation, sum(repeats) / len(repeats), self.expected[conversation, turn])
+            for (conversation, turn, _), repeats in passed.items()
+        ]
 
 
 def ledger(run: Run) -> Ledger:
     """The ledger of a run."""
-    done = run.turns[run.turns["state"] == "done"]
-    expected: dict[tuple[str, int], int] = {}
-    totals = done["checks_total"].fillna(0)
-    for place, total in zip(zip(done["conversation_id"], done["turn_index"], strict=True), totals, strict=True):
-        expected[place] = max(expected.get(place, 0), int(total))
+    expected = {
+        (conversation["id"], turn): checks
+        for conversation in run.plan["conversations"]
+        for turn, checks in zip(conversation["turns"], conversation["checks"], strict=True)
+    }
     return Ledger(
         expected=expected,
         greedy=frozenset(

@@ -42,6 +42,11 @@ def notes(run: Run) -> tuple[str, ...]:
             f"Turns that failed: {failed}, never reached: {unreached}. Their checks count as failed; "
             "they are in no speed figure."
         )
+    if left_out := _not_in_every_launch(run):
+        found.append(
+            f"Turns answered in some launches only: {left_out}. Speed p50 leaves them out, so that every launch is "
+            "measured by the same turns."
+        )
     if run.superseded:
         found.append(
             f"Turns of broken or repeated attempts: {run.superseded}. They stay in turns.jsonl and count nowhere."
@@ -64,3 +69,10 @@ def notes(run: Run) -> tuple[str, ...]:
         if drift.matters
     ]
     return tuple(found)
+
+
+def _not_in_every_launch(run: Run) -> int:
+    """How many answered turns have no counterpart in another launch."""
+    done = run.turns[run.turns["state"] == "done"]
+    place = ["model", "sampling", "conversation_id", "turn_index", "repeat"]
+    return int((done.groupby(place)["launch"].transform("size") < done["launch"].nunique()).sum())

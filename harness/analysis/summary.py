@@ -7,7 +7,7 @@ that was played: one that failed or was not reached has failed all its checks, b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from statistics import fmean, median
 from typing import Any
@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.analysis.frames import Run
 from harness.analysis.ledger import Ledger, ledger
-from harness.analysis.stats import Estimate, pass_rate, percentile, typical
+from harness.analysis.stats import Estimate, centre, pass_rate, percentile, typical
 from harness.conversations.repetition import repetition
 
 SPEED = ("ttft_s", "tpot_s", "output_tokens_per_s", "e2e_s")
@@ -70,9 +70,9 @@ def by_turn(run: Run) -> pd.DataFrame:
         done = turns[turns["state"] == "done"]
         return {
             **_counts(turns),
-            "checks_rate": pass_rate(checks.tallies(turns)).value,
+            "checks_rate": _pass_rate(turns, checks).value,
             **{f"{name}_p50": _middle(done[name]) for name in _OF_TURNS},
-            "prefill_s_p50": typical(_by_launch(done, "prefill_s")).value,
+            "prefill_s_p50": centre(_by_launch(done, "prefill_s")),
             **_speeds(done),
         }
 
@@ -88,9 +88,9 @@ def by_conversation(run: Run) -> pd.DataFrame:
         done = turns[turns["state"] == "done"]
         return {
             **_counts(turns),
-            "checks_rate": pass_rate(checks.tallies(turns)).value,
+            "checks_rate": _pass_rate(turns, checks).value,
             **_behaviour(done),
-            "e2e_s_p50": typical(_by_launch(done, "e2e_s")).value,
+            "e2e_s_p50": centre(_by_launch(done, "e2e_s")),
         }
 
     return _table(run, ["model", "sampling", "conversation_id"], row)
@@ -111,7 +111,7 @@ def _tuple(key: Hashable) -> tuple[Any, ...]:
 
 def _setting(run: Run, turns: pd.DataFrame, checks: Ledger) -> Row:
     done = turns[turns["state"] == "done"]
-    passed = pass_rate(checks.tallies(turns))
+    passed = _pass_rate(turns, checks)
     launches = run.launches[run.launches["model"] == turns["model"].iloc[0]]
     return {
         "launches": turns.loc[turns["state"] != "missing", "launch"].nunique(),
@@ -121,7 +121,7 @@ def _setting(run: Run, turns: pd.DataFrame, checks: Ledger) -> Row:
         **_speeds(done),
         **{f"{name}_p{q}": percentile(_values(done[name]), q) for name in TAILS for q in (95, 99)},
         "speed_basis": typical(_by_launch(done, "e2e_s")).basis,
-        "completion_tokens_p50": _middle(done["completion_tokens"]),
+        "completion_tokens_p50": _middle(_answered(done)["completion_tokens"]),
         **_behaviour(done),
         **{name: _most(done[name]) for name in _MEMORY},
         "load_s": _middle(launches["load_s"]),
@@ -140,14 +140,26 @@ def _counts(turns: pd.DataFrame) -> Row:
 
 def _behaviour(done: pd.DataFrame) -> Row:
     fixed = (done["length"] == "fixed").any()
+    replies: Iterable[str] = [] if fixed else _answered(done)["reply"].dropna()
     return {
-        "completion_tokens_mean": _mean(_values(done["completion_tokens"])),
+        "completion_tokens_mean": _mean(_values(_answered(done)["completion_tokens"])),
         "truncated_rate": None if fixed else _mean([reason in CUT_OFF for reason in done["finish_reason"]]),
-        "repetition_mean": _mean([_repetition(reply) for reply in done["reply"].dropna()]),
+        "repetition_mean": _mean([_repetition(reply) for reply in replies]),
     }
 
 
-_repetition = lru_cache(maxsize=4096)(repetition)
+_repetition = lru_cache(maxsize=None)(repetition)
+"""Three tables of a report look at every reply, which the frame holds anyway."""
+
+
+def _answered(done: pd.DataFrame) -> pd.DataFrame:
+    """The turns that generated something: a prompt at the limit has no reply to speak of."""
+    return done[done["completion_tokens"].fillna(1) > 0]
+
+
+def _pass_rate(turns: pd.DataFrame, checks: Ledger) -> Estimate:
+    """The pass rate of some turns; none under `length: fixed`, where replies are forced babble."""
+    return Estimate(None) if (turns["length"] == "fixed").any() else pass_rate(checks.tallies(turns))
 
 
 def _speeds(done: pd.DataFrame) -> Row:
@@ -163,7 +175,13 @@ def _with_interval(name: str, point: str, estimate: Estimate) -> Row:
 
 
 def _by_launch(done: pd.DataFrame, metric: str) -> Mapping[int, Sequence[float]]:
-    known = done.loc[done[metric].notna(), ["launch", metric]]
+    """The values of a metric by launch, of the turns that have one in every launch: medians over different turns
+    would differ by their turns."""
+    known = done.loc[done[metric].notna(), ["conversation_id", "turn_index", "repeat", "launch", metric]]
+    launches = known["launch"].nunique()
+    if launches > 1:
+        everywhere = known.groupby(["conversation_id", "turn_index", "repeat"])["launch"].transform("size") == launches
+        known = known[everywhere]
     values: dict[int, list[float]] = {}
     for launch, value in zip(known["launch"].tolist(), known[metric].tolist(), strict=True):
         values.setdefault(launch, []).append(float(value))

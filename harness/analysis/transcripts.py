@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.frames import Run
-from harness.analysis.stats import typical
+from harness.analysis.stats import centre
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +102,4 @@ def _typical(rows: list[Mapping[Any, Any]], metric: str) -> float | None:
     for row in rows:
         if row[metric] is not None:
             by_launch.setdefault(row["launch"], []).append(row[metric])
-    return typical(by_launch).value
+    return centre(by_launch)

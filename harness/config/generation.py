@@ -54,7 +54,7 @@ GENERATION_PARAMETERS: Mapping[str, Parameter] = {
     "min_length": _COUNT,
     "min_new_tokens": _COUNT,
     "early_stopping": Parameter("early"),
-    "max_time": Parameter("float", above=0),
+    "max_time": Parameter("float", refused="a turn's time-out is the top-level timeout"),
     "stop_strings": Parameter("texts"),
     # strategy
     "do_sample": _FLAG,
@@ -87,7 +87,7 @@ GENERATION_PARAMETERS: Mapping[str, Parameter] = {
     "suppress_tokens": Parameter("id_list"),
     "begin_suppress_tokens": Parameter("id_list"),
     "sequence_bias": Parameter("biases"),
-    "token_healing": _FLAG,
+    "token_healing": Parameter("bool", refused="it needs the tokenizer, which generate is not given"),
     "guidance_scale": _FLOAT,
     "watermarking_config": _MAPPING,
     # outputs
@@ -194,6 +194,11 @@ def _out_of_bounds(parameter: Parameter, value: float) -> str:
     return ""
 
 
+def _is_filled(value: Any) -> bool:
+    """Text that can be found somewhere: an empty stop string would end every reply at once."""
+    return isinstance(value, str) and value != ""
+
+
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -213,9 +218,7 @@ _FITS: Mapping[Kind, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
     "ids": lambda value: _is_int(value) or _are_ids(value),
     "id_list": _are_ids,
-    "texts": lambda value: (
-        isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
-    ),
+    "texts": lambda value: _is_filled(value) or (isinstance(value, list) and all(map(_is_filled, value))),
     "id_lists": lambda value: isinstance(value, list) and all(map(_are_ids, value)),
     "pair": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)),
     "biases": lambda value: (
@@ -233,7 +236,7 @@ _SAID: Mapping[Kind, str] = {
     "text": "text",
     "ids": "a token id or a list of them",
     "id_list": "a list of token ids",
-    "texts": "text or a list of texts",
+    "texts": "text or a list of texts, none of them empty",
     "id_lists": "a list of lists of token ids",
     "pair": "a list of a start and a factor",
     "biases": "a list of [[ids], bias] pairs",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from harness.config.labels import labelled
 from harness.config.matrix import Sampling, expand
 from harness.config.schema import ModelSpec, RunConfig
 from harness.conversations.load import load_conversations
-from harness.conversations.script import Conversation
+from harness.conversations.script import Check, Conversation
 from harness.documents import Keys, Problem, document_of
 from harness.errors import DocumentError, Mistake
 from harness.records import Cell, short_hash
@@ -115,6 +115,10 @@ class Plan:
                     "tags": list(conversation.tags),
                     "language": conversation.language,
                     "turns": list(self.turns_of(conversation)),
+                    "checks": [
+                        len(conversation.turns[index].expect) + len(conversation.expect)
+                        for index in self.turns_of(conversation)
+                    ],
                     "digest": conversation_digest(conversation),
                     "turn_digests": list(turn_digests(conversation)),
                 }
@@ -217,17 +221,23 @@ def _content(conversation: Conversation) -> dict[str, Any]:
         "language": conversation.language,
         "persona": asdict(conversation.persona),
         "system": conversation.system,
-        "expect": [check.name for check in conversation.expect],
+        "expect": [_check(check) for check in conversation.expect],
         "turns": [
             {
                 "user": turn.user,
                 "assistant": turn.assistant,
-                "expect": [check.name for check in turn.expect],
+                "expect": [_check(check) for check in turn.expect],
                 "capture": dict(turn.capture),
             }
             for turn in conversation.turns
         ],
     }
+
+
+def _check(check: Check) -> list[Any]:
+    """Everything that decides what a check says; its name is shortened for people."""
+    assert is_dataclass(check) and not isinstance(check, type)  # noqa: PT018 – one fact, for the type checker
+    return [type(check).__name__, asdict(check)]
 
 
 def _canonical(value: Mapping[str, Any] | list[Any]) -> bytes:

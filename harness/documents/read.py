@@ -157,10 +157,13 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode, path: Keys) -> Any:
         if str(node.tag).endswith((":timestamp", ":str")):
-            return str(node.value)
+            text = str(node.value)
+            if any("\ud800" <= char <= "\udfff" for char in text):
+                self.problems.append(Problem(path, "holds half of a surrogate pair", "write the character itself"))
+            return text
         try:
             return self._constructor.construct_object(node)
-        except ValueError:
+        except (ValueError, KeyError, IndexError):  # !!bool maybe, !!int ''
             self.problems.append(Problem(path, f"{node.value!r} is not !!{str(node.tag).rpartition(':')[2]}"))
             return None
 
