@@ -172,6 +172,16 @@ def test_a_run_is_resumed_by_its_name_as_well(here: Path) -> None:
     assert harness("run", "--resume", "x", "-q", cwd=here).stdout == "results/x\n"
 
 
+def test_a_run_is_resumed_from_another_directory(here: Path) -> None:
+    (here / "config.yaml").write_text(CONFIG.replace("recital.yaml", str(here / "recital.yaml")))
+    harness("run", "config.yaml", "--run-id", "x", "-q", cwd=here)
+    (here / "elsewhere").mkdir()
+
+    done = harness("run", "--resume", "../results/x", "-q", cwd=here / "elsewhere")
+
+    assert done.stdout == "../results/x\n", done.stderr
+
+
 def test_what_is_set_by_assignment_is_said_as_well(here: Path) -> None:
     one_liner = ["plan", "-m", "scripted:recital.yaml", "-p", "prompts.yaml"]
 

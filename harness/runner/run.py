@@ -98,13 +98,20 @@ def _open(plan: Plan, results: Path, run_id: str | None, path: Path | None) -> t
         "command": sys.argv,
         "harness_version": version("instruct-harness"),
         "config_hash": plan.config_hash,
-        "config": plan.config.model_dump(mode="json"),
+        "config": _config_for_resuming(plan),
         "plan": plan.resolved(),
         "environment": environment(),
         "launches": [],
         "warnings": [],
     }
     return create(results, run_id or f"{now:%Y%m%d-%H%M%S}-{plan.config_hash[:6]}", manifest), ()
+
+
+def _config_for_resuming(plan: Plan) -> dict[str, Any]:
+    """The config with absolute paths, so that the run can be gone on with from any directory."""
+    config = plan.config.model_dump(mode="json")
+    config["conversations"]["files"] = [str(Path(file).absolute()) for file in config["conversations"]["files"]]
+    return config
 
 
 class _Execution:
