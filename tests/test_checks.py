@@ -269,3 +269,28 @@ def test_judging_never_raises(reply, key):
     value = values.get(key, 0.5 if key == "max_repetition" else 3 if key[:3] in ("max", "min") else "a")
     result = check({key: value}).judge(reply, None)
     assert result.check.startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Heidi will not come today.",
+        "The Taj at Delhi cannot provide shade.",
+        "I won't bore you: use kill -9.",
+        "I will not hesitate to help.",
+    ],
+)
+def test_phrases_inside_words_and_promises_are_no_refusals(reply):
+    assert refusal_phrase(reply) is None
+
+
+@pytest.mark.parametrize("reply", ["I can not help with that.", "I cannot discuss that.", "I cannot do this."])
+def test_refusals_in_other_words_are_refusals(reply):
+    assert refusal_phrase(reply)
+
+
+@pytest.mark.parametrize("reply", ['```json\r\n{"a": 1}\r\n```', '``` json\n{"a": 1}\n```', '```\n{"a": 1}```'])
+def test_json_may_stand_in_any_kind_of_fence(reply):
+    ((check,), _) = read_checks([{"json": True}], ())
+
+    assert check.judge(reply, None).passed

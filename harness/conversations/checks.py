@@ -146,7 +146,7 @@ class Json:
         return f"json: schema {short_hash(json.dumps(self.schema, sort_keys=True).encode())[:8]}"
 
     def judge(self, reply: str, completion_tokens: int | None) -> CheckResult:
-        fenced = regex.fullmatch(r"```\w*\n(.*)\n```", reply.strip(), regex.DOTALL)
+        fenced = regex.fullmatch(r"```[ \t]*\w*[ \t]*\r?\n(.*?)\r?\n?```", reply.strip(), regex.DOTALL)
         try:
             value = json.loads(fenced[1] if fenced else reply, parse_constant=_refuse_constant)
             wrong = "" if self.schema is None else _schema_violation(value, self.schema)

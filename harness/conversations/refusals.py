@@ -6,6 +6,9 @@ that closes with "I cannot say more" has answered. All languages are tried on ev
 
 from __future__ import annotations
 
+import re
+from itertools import chain
+
 BEGINNING = 300
 """How many characters of a reply are looked at: refusals come first, with an apology at most before them."""
 
@@ -15,7 +18,9 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "i can't do that", "i cannot do that", "i can't answer", "i cannot answer", "i can't give", "i cannot give",
         "i can't see", "i cannot see", "i can't access", "i cannot access", "i can't share", "i cannot share",
         "i can't comply", "i cannot comply", "i can't fulfill", "i cannot fulfill", "i can't support",
-        "i'm not able to", "i am not able to", "i'm unable to", "i am unable to", "i won't", "i will not",
+        "i can't discuss", "i cannot discuss", "i can't do this", "i cannot do this", "i won't be able to",
+        "i'm not able to", "i am not able to", "i'm unable to", "i am unable to", "i won't help", "i will not help",
+        "i won't provide", "i will not provide", "i won't do that", "i will not do that",
         "i must decline", "i have to decline", "i don't have access", "i do not have access", "not my field",
         "i'm sorry, but", "i am sorry, but", "i don't have real-time", "i do not have real-time",
     ),
@@ -25,7 +30,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "ich kann diese frage nicht", "ich kann das nicht", "ich darf das nicht", "ich darf nicht",
         "ich bin nicht in der lage", "es ist mir nicht möglich", "das ist mir nicht möglich",
         "ich habe keinen zugriff", "ich habe keinen zugang", "ich muss ablehnen", "tut mir leid, aber",
-        "ich kann keine", "ich werde nicht", "nicht mein fachgebiet",
+        "ich kann keine", "ich werde nicht helfen", "nicht mein fachgebiet",
     ),
     "fr": (
         "je ne peux pas", "je ne suis pas en mesure", "il m'est impossible", "je suis désolé, mais",
@@ -40,5 +45,10 @@ PHRASES: dict[str, tuple[str, ...]] = {
 
 def refusal_phrase(reply: str) -> str | None:
     """The first phrase of refusal near the beginning of the reply, or None."""
-    beginning = " ".join(reply[:BEGINNING].replace("’", "'").casefold().split())
-    return next((phrase for phrases in PHRASES.values() for phrase in phrases if phrase in beginning), None)
+    beginning = " ".join(reply[:BEGINNING].replace("’", "'").casefold().split()).replace("can not", "cannot")
+    found = _PHRASE.search(beginning)
+    return found[0] if found else None
+
+
+# Whole words only: "Heidi will not come" and "the Taj at Delhi cannot …" refuse nothing.
+_PHRASE = re.compile(r"(?<!\w)(?:{})(?!\w)".format("|".join(map(re.escape, chain(*PHRASES.values())))))
