@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.config.files import find_files
 from harness.config.load import load_config, parse_config
 from harness.config.plan import plan
 from harness.config.schema import RunConfig
@@ -358,3 +359,10 @@ def test_the_tutorials_chatbot_is_one_config(monkeypatch):
     )  # fmt: skip
     assert config.sampling == {"do_sample": True, "top_k": 10, "max_length": 500}
     assert config.chat_format == "transcript"
+
+
+def test_a_glob_passes_over_the_schema_beside_the_scripts():
+    files, problems = find_files([str(ROOT / "prompts" / "*")], None)
+
+    assert problems == []
+    assert {Path(file).suffix for file in files} == {".yaml"}

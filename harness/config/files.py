@@ -39,7 +39,8 @@ def _matches(pattern: str, folder: Path | None) -> list[str]:
     whole = pattern if folder is None else str(folder / pattern)
     if os.path.exists(whole):
         return [whole]
-    return sorted(glob.glob(whole, recursive=True))
+    # A glob means scripts: schema.json lies beside them.
+    return sorted(name for name in glob.glob(whole, recursive=True) if not name.endswith(".json"))
 
 
 def _nearby(pattern: str, folder: Path | None) -> str:
