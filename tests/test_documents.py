@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from harness.documents import (
+    Assignment,
     Problem,
     Shape,
     did_you_mean,
@@ -290,9 +291,72 @@ def test_any_text_is_a_document_or_one_line_per_mistake(text):
     assert lines == 0
 
 
-@pytest.mark.parametrize("text", ["a: !!bool maybe", "a: !!int ''", 'a: "\\ud800"'])
-def test_values_that_their_tags_cannot_be_are_mistakes_with_a_place(text):
-    document = parse_document(text, "x.yaml")
+# Pieces of YAML in any order: what no person writes and every parser has to survive.
+pieces = st.sampled_from(
+    ["a", "b: ", "c: 1", "- ", "? ", ": ", "\n", "  ", "[", "]", "{", "}", ", ", "<<: ", "&x ", "*x", "!!int ",
+     "!!bool ", "!!float ", "!!str ", "!!map ", "!!seq ", "!!null ", "!!merge ", "!!binary ", "!!timestamp ", "!!omap ",
+     "!own ", "'", '"', '"\\ud800"', '"\\udc00"', "|", ">-", "#", "---", "...", "%YAML 1.1", "%TAG ! x", "0x", "0o8",
+     "1:60", "1e999", "9" * 30, ".nan", "~", "=", "@", "`", "\t", "\x00", "\ufeff", "é", "1_0", "2026-01-01", "-"]
+)  # fmt: skip
 
-    (mistake,) = document.mistakes([])
-    assert mistake.subject == "x.yaml:1:1: a"
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(pieces, max_size=12).map("".join))
+def test_any_pieces_of_yaml_are_a_document_that_utf8_can_hold_or_one_line_per_mistake(text):
+    import json
+
+    try:
+        document = parse_document(text, "x")
+        mistakes = document.mistakes(())
+    except DocumentError as caught:
+        document, mistakes = None, list(caught.mistakes)
+    assert all(len(str(mistake).encode().splitlines()) == 1 for mistake in mistakes)
+    if document and not mistakes:
+        json.dumps(document.value, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("a: !!bool maybe", "x:1:1: a: 'maybe' is not !!bool"),
+        ("a: !!int ''", "x:1:1: a: '' is not !!int"),
+        ("a: !!float ''", "x:1:1: a: '' is not !!float"),
+        (f"a: {'9' * 5000}", f"x:1:1: a: '{'9' * 56}… is not !!int"),
+        ('a: "\\ud800"', "x:1:1: a: holds half of a surrogate pair – write the character itself"),
+        ('a: 1\n"b\\udc00": 1', "x:2:1: holds half of a surrogate pair – write the character itself"),
+        ("!own b: 1", "x:1:1: the tag !own means nothing here – leave it out"),
+        ("!!bool maybe: 1", "x:1:1: 'maybe' is not !!bool"),
+        ("a: !!map b", "x:1:1: a: the tag tag:yaml.org,2002:map means nothing here – leave it out"),
+        ("a: !!str [b]", "x:1:1: a: the tag tag:yaml.org,2002:str means nothing here – leave it out"),
+        ("<<: b", "x:1:1: << merges mappings only"),
+        ("a: {<<: [b]}", "x:1:1: a: << merges mappings only"),
+    ],
+)
+def test_values_that_cannot_be_what_they_are_tagged_are_mistakes_with_a_place(text, mistake):
+    assert [str(each) for each in parse_document(text, "x").mistakes(())] == [mistake]
+
+
+def test_a_pair_of_escaped_surrogates_is_the_one_character_json_means_by_it():
+    assert parse_document('{"a": "\\ud83d\\ude00"}', "x").value == {"a": "😀"}
+    assert document_of({"a": "\ud83d\ude00"}, "x").value == {"a": "😀"}
+
+
+def test_half_a_surrogate_pair_from_a_program_or_the_command_line_is_a_mistake():
+    document = document_of({"a": ["\ud800"], "\ud800": 1}, "here")
+    assert [str(mistake) for mistake in document.mistakes(())] == [
+        "here: '\\ud800': a key that is not text",
+        "here: a.0: holds half of a surrogate pair – write the character itself",
+    ]
+    with pytest.raises(DocumentError) as caught:
+        set_values(document_of({}, "x"), ["a=\udcfc", "\udcfc=1"])
+    assert str(caught.value).encode().count(b"holds bytes that are not text") == 2
+
+
+def test_a_mistake_in_an_option_that_is_short_for_a_set_names_the_option():
+    options = [Assignment("wheels=[{sise: 1}]", "--wheels x"), Assignment("electric=2"), Assignment("a=[", "--a [")]
+    document = set_values(parse_document("name: Tin\n", "car.yaml"), options[:2])
+    lines = [str(mistake) for mistake in document.mistakes(fit(document.value, Car)[1])]
+    assert "--wheels x: wheels.0.sise: unknown key – did you mean size?" in lines
+    assert "--set electric=2: should be true or false, not 2" in lines
+    with pytest.raises(DocumentError, match=r"^--a \[: not valid YAML"):
+        set_values(document, options[2:])

@@ -11,7 +11,7 @@ from harness.config.generation import GENERATION_PARAMETERS, is_axis
 from harness.config.matrix import RESERVED, expand
 from harness.config.plan import assemble
 from harness.config.schema import RunConfig
-from harness.documents import Document, Problem, Source, document_of, fit, read_document, set_values
+from harness.documents import Assignment, Document, Problem, Source, document_of, fit, read_document, set_values
 from harness.errors import DocumentError, Mistake
 from harness.records import History, Length
 
@@ -22,7 +22,7 @@ _LANES: Mapping[str, Mapping[str, str]] = {
 _CHOICES = {"history": get_args(History), "length": get_args(Length)}
 
 
-def load_config(path: Source, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: Source, overrides: Sequence[str | Assignment] = ()) -> RunConfig:
     """The config of a file, after `a.b.0.c=value` overrides (values are YAML).
 
     Its lane is resolved, its globs have become files (looked for in the current directory, then beside the config), and
@@ -31,12 +31,14 @@ def load_config(path: Source, overrides: Sequence[str] = ()) -> RunConfig:
     return _resolved(read_document(path), Path(path).parent, overrides)
 
 
-def parse_config(values: Mapping[str, Any], source: str = "config", overrides: Sequence[str] = ()) -> RunConfig:
+def parse_config(
+    values: Mapping[str, Any], source: str = "config", overrides: Sequence[str | Assignment] = ()
+) -> RunConfig:
     """The config that a mapping means, as `load_config` would; mistakes name `source`."""
     return _resolved(document_of(values, source), None, overrides)
 
 
-def _resolved(document: Document, folder: Path | None, overrides: Sequence[str]) -> RunConfig:
+def _resolved(document: Document, folder: Path | None, overrides: Sequence[str | Assignment]) -> RunConfig:
     document = _overridden(document, overrides)
     value, problems = _in_lane(document.value)
     config, misfits = fit(value, RunConfig)
@@ -57,7 +59,7 @@ def _resolved(document: Document, folder: Path | None, overrides: Sequence[str])
     return config
 
 
-def _overridden(document: Document, overrides: Sequence[str]) -> Document:
+def _overridden(document: Document, overrides: Sequence[str | Assignment]) -> Document:
     mistakes: list[Mistake] = []
     document = replace(document, value=_spelt_out(document.value))
     for assignment in overrides:

@@ -1,17 +1,33 @@
-"""Values set on top of a document: `a.b.0.c=value` assignments, as `--set` takes them."""
+"""Values set on top of a document: `a.b.0.c=value` assignments, as `--set` takes them.
+
+An option that is short for an assignment (`--top-k ten` for `sampling.top_k=ten`) is an `Assignment` that knows how it
+was typed, because a mistake is to be found where one typed it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.documents.read import parse_value
-from harness.documents.values import Document, Keys, described
+from harness.documents.values import Document, Keys, described, encodable
 from harness.errors import DocumentError, Mistake
 
 
-def set_values(document: Document, assignments: Sequence[str]) -> Document:
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """`text` is `a.b.0.c=value`; `typed` is the option that mistakes name, where it is another than `--set`."""
+
+    text: str
+    typed: str = ""
+
+    @property
+    def subject(self) -> str:
+        return self.typed or f"--set {self.text}"
+
+
+def set_values(document: Document, assignments: Sequence[str | Assignment]) -> Document:
     """The document after `a.b.0.c=value` for every assignment, values being YAML.
 
     Missing mappings on the way are made; an index must exist. Raises DocumentError naming every assignment that cannot
@@ -20,9 +36,13 @@ def set_values(document: Document, assignments: Sequence[str]) -> Document:
     value: Any = document.value
     overrides = list(document.overrides)
     mistakes: list[Mistake] = []
-    for assignment in assignments:
-        dotted, equals, text = assignment.partition("=")
-        subject = f"--set {assignment}"
+    for each in assignments:
+        assignment = Assignment(each) if isinstance(each, str) else each
+        dotted, equals, text = assignment.text.partition("=")
+        subject = assignment.subject
+        if encodable(assignment.text) is None:
+            mistakes.append(Mistake(ascii(subject), "holds bytes that are not text"))
+            continue
         if not equals or not all(dotted.strip().split(".")):
             mistakes.append(Mistake(subject, "is not an assignment", "write --set sampling.top_k=20"))
             continue
@@ -32,7 +52,7 @@ def set_values(document: Document, assignments: Sequence[str]) -> Document:
         except DocumentError as error:
             mistakes += error.mistakes
         else:
-            overrides.append((path, assignment))
+            overrides.append((path, subject))
     if mistakes:
         raise DocumentError(mistakes)
     return replace(document, value=value, overrides=tuple(overrides))

@@ -15,14 +15,19 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from harness.documents.values import Document, Keys, Place, Problem, Source, described
+from harness.documents.values import Document, Keys, Place, Problem, Source, described, encodable
 from harness.errors import DocumentError, Mistake
 
-_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")}
-_MERGE = "tag:yaml.org,2002:merge"
+_YAML = "tag:yaml.org,2002:"
+_PLAIN = {
+    MappingNode: {f"{_YAML}map"},
+    SequenceNode: {f"{_YAML}seq"},
+    ScalarNode: {f"{_YAML}{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp")},
+}
+_MERGE = f"{_YAML}merge"
 
 
 def read_document(path: Source) -> Document:
@@ -140,8 +145,8 @@ class _Reader:
         return self._seen[id(node)]
 
     def _read(self, node: Node, path: Keys) -> tuple[Any, dict[Hashable, Place]]:
-        if str(node.tag) not in _PLAIN:
-            self.problems.append(Problem(path, f"the tag {node.tag} means nothing here", "leave it out"))
+        if not isinstance(node, ScalarNode) and str(node.tag) not in _PLAIN[type(node)]:
+            self._tag_problem(node, path)
             return None, {}
         if isinstance(node, ScalarNode):
             return self._scalar(node, path), {}
@@ -155,16 +160,24 @@ class _Reader:
             places[index] = Place(item.start_mark.line + 1, item.start_mark.column + 1, parts)
         return values, places
 
+    def _tag_problem(self, node: Node, path: Keys) -> None:
+        self.problems.append(Problem(path, f"the tag {node.tag} means nothing here", "leave it out"))
+
     def _scalar(self, node: ScalarNode, path: Keys) -> Any:
+        """The value of a scalar; None with a problem if it has none."""
+        if str(node.tag) not in _PLAIN[ScalarNode]:
+            self._tag_problem(node, path)
+            return None
         if str(node.tag).endswith((":timestamp", ":str")):
-            text = str(node.value)
-            if any("\ud800" <= char <= "\udfff" for char in text):
+            text = encodable(str(node.value))
+            if text is None:
                 self.problems.append(Problem(path, "holds half of a surrogate pair", "write the character itself"))
             return text
         try:
             return self._constructor.construct_object(node)
-        except (ValueError, KeyError, IndexError):  # !!bool maybe, !!int ''
-            self.problems.append(Problem(path, f"{node.value!r} is not !!{str(node.tag).rpartition(':')[2]}"))
+        except (ValueError, LookupError):  # !!int x, !!bool maybe, !!float ""
+            kind = str(node.tag).removeprefix(_YAML)
+            self.problems.append(Problem(path, f"{described(str(node.value))} is not !!{kind}"))
             return None
 
     def _mapping(self, node: MappingNode, path: Keys) -> tuple[dict[Any, Any], dict[Hashable, Place]]:
@@ -174,10 +187,13 @@ class _Reader:
         for key_node, value_node in node.value:
             at = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if str(key_node.tag) == _MERGE:
-                merged += [value_node] if isinstance(value_node, MappingNode) else value_node.value
+                merged += value_node.value if isinstance(value_node, SequenceNode) else [value_node]
                 continue
+            complaints = len(self.problems)
             key = self._scalar(key_node, path) if isinstance(key_node, ScalarNode) else None
-            if not isinstance(key, str):
+            if len(self.problems) > complaints:
+                self.problems[-1] = self.problems[-1]._replace(at=at)
+            elif not isinstance(key, str):
                 self.problems.append(Problem(path, "a key that is not text", "quote it", at))
             elif key in places:
                 self.problems.append(Problem((*path, key), "duplicate key", f"also in line {places[key].line}", at))

@@ -44,14 +44,14 @@ class Document:
     problems: tuple[Problem, ...] = ()
     """What the reader itself objects to: duplicate keys, unknown tags."""
     overrides: tuple[tuple[Keys, str], ...] = ()
-    """(path, assignment as written) of every `--set`."""
+    """(path, the option as it was typed) of every value set on top."""
 
     def mistake(self, problem: Problem) -> Mistake:
         """The problem with its place: the key's own, or that of the nearest mapping around a key that is missing."""
         dotted = ".".join(str(key) for key in problem.path)
-        for path, assignment in reversed(self.overrides):
+        for path, typed in reversed(self.overrides):
             if path == problem.path[: len(path)]:
-                subject = f"--set {assignment}" + (f": {dotted}" if len(problem.path) > len(path) else "")
+                subject = typed + (f": {dotted}" if len(problem.path) > len(path) else "")
                 return Mistake(subject, problem.fact, problem.remedy)
         subject = self.source
         if self.place is not None:
@@ -105,10 +105,26 @@ def described(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
+def encodable(text: str) -> str | None:
+    """The text as UTF-8 can hold it, or None: pairs of surrogates (JSON's \\ud83d\\ude00) become one character, and a
+    lone one, which no file and no tokenizer takes, is not text."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        return None
+
+
 def _plain(value: Any, path: Keys, problems: list[Problem]) -> Any:
     if isinstance(value, Mapping):
-        problems += [Problem((*path, key), "a key that is not text") for key in value if not isinstance(key, str)]
-        return {key: _plain(value[key], (*path, key), problems) for key in value if isinstance(key, str)}
+        keys = [key for key in value if isinstance(key, str) and encodable(key) is not None]
+        problems += [Problem((*path, described(key)), "a key that is not text") for key in value if key not in keys]
+        return {key: _plain(value[key], (*path, key), problems) for key in keys}
     if isinstance(value, (list, tuple)):
         return [_plain(entry, (*path, index), problems) for index, entry in enumerate(value)]
-    return str(value) if isinstance(value, PathLike) else value
+    if isinstance(value, PathLike):
+        value = str(value)
+    if isinstance(value, str) and (text := encodable(value)) != value:
+        if text is None:
+            problems.append(Problem(path, "holds half of a surrogate pair", "write the character itself"))
+        return text
+    return value
