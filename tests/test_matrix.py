@@ -101,7 +101,7 @@ def test_whole_numbers_become_floats_where_transformers_insists_on_one():
         ({"top_k": []}, "sampling.top_k: an axis without values – leave it out"),
         ({"top_k": [1, "ten", 1]}, "sampling.top_k.2: 1 is in this axis twice"),
         ({"top_k": [[1, 2]]}, "sampling.top_k.0: should be a whole number, not a list"),
-        ({"eos_token_id": "</s>"}, "sampling.eos_token_id: should be a token id or a list of them, not '</s>'"),
+        ({"eos_token_id": "</s>"}, "sampling.eos_token_id: should be a token id, which is 0 or more, or a list of them, not '</s>'"),
         ({"num_beams": 4},
          "sampling.num_beams: cannot be set here – "
          "a turn has one reply, and its tokens are timed one sequence at a time"),
@@ -142,7 +142,7 @@ def test_one_sequence_may_be_asked_for_explicitly():
 
 
 axes = st.dictionaries(
-    st.sampled_from(["top_k", "max_length", "no_repeat_ngram_size", "min_length"]),
+    st.sampled_from(["top_k", "max_length", "no_repeat_ngram_size", "min_new_tokens"]),
     st.lists(st.integers(1, 1000), min_size=1, max_size=4, unique=True),
     max_size=3,
 )
@@ -194,3 +194,24 @@ def test_an_empty_stop_string_which_would_end_every_reply_is_refused(stop_string
     assert [problem.fact for problem in problems] == [
         f"should be text or a list of texts, none of them empty, not {described(stop_strings)}"
     ]
+
+
+@pytest.mark.parametrize(("least", "most"), [("min_new_tokens", "max_new_tokens"), ("min_length", "max_length")])
+def test_a_least_length_above_the_greatest_is_a_mistake(least: str, most: str) -> None:
+    samplings, problems = expand({least: 9, most: [8, 10]})
+
+    assert [problem.path for problem in problems] == [("sampling", least)]
+    assert f"in {most}=8" in problems[0].fact
+
+
+@pytest.mark.parametrize("key", ["settings", "exclude", "include"])
+def test_a_section_that_is_left_empty_is_a_mistake(key: str) -> None:
+    assert [problem.path for problem in expand({key: None})[1]] == [("sampling", key)]
+
+
+def test_a_negative_token_id_is_a_mistake() -> None:
+    assert [problem.path for problem in expand({"eos_token_id": -1})[1]] == [("sampling", "eos_token_id")]
+
+
+def test_what_is_refused_but_for_one_may_be_left_unset() -> None:
+    assert not expand({"num_beams": None})[1]

@@ -144,12 +144,13 @@ NOT_PARAMETERS: Mapping[str, str] = {
 }
 
 _DEPTH: Mapping[Kind, int] = {"ids": 1, "id_list": 1, "texts": 1, "pair": 1, "id_lists": 2, "biases": 3}
-_ALLOWED_ANYWAY: Mapping[str, object] = {"num_beams": 1, "num_return_sequences": 1}
+_ALLOWED_ANYWAY = ("num_beams", "num_return_sequences")
+"""What is refused but for one, which is what happens anyway, and null, which leaves it unset."""
 
 
 def refusal(name: str, values: list[Any]) -> str:
     """Why a sampling may not set this parameter to these values; empty if it may."""
-    if name in _ALLOWED_ANYWAY and all(value == _ALLOWED_ANYWAY[name] for value in values):
+    if name in _ALLOWED_ANYWAY and all(value in (1, None) for value in values):
         return ""
     return GENERATION_PARAMETERS[name].refused
 
@@ -207,8 +208,12 @@ def _is_number(value: Any) -> bool:
     return _is_int(value) or isinstance(value, float)
 
 
+def _is_id(value: Any) -> bool:
+    return _is_int(value) and value >= 0
+
+
 def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_int(entry) for entry in value)
+    return isinstance(value, list) and all(map(_is_id, value))
 
 
 _FITS: Mapping[Kind, Callable[[Any], bool]] = {
@@ -216,7 +221,7 @@ _FITS: Mapping[Kind, Callable[[Any], bool]] = {
     "float": _is_number,
     "bool": lambda value: isinstance(value, bool),
     "text": lambda value: isinstance(value, str),
-    "ids": lambda value: _is_int(value) or _are_ids(value),
+    "ids": lambda value: _is_id(value) or _are_ids(value),
     "id_list": _are_ids,
     "texts": lambda value: _is_filled(value) or (isinstance(value, list) and all(map(_is_filled, value))),
     "id_lists": lambda value: isinstance(value, list) and all(map(_are_ids, value)),
@@ -234,10 +239,10 @@ _SAID: Mapping[Kind, str] = {
     "float": "a number",
     "bool": "true or false",
     "text": "text",
-    "ids": "a token id or a list of them",
-    "id_list": "a list of token ids",
+    "ids": "a token id, which is 0 or more, or a list of them",
+    "id_list": "a list of token ids, which are 0 or more",
     "texts": "text or a list of texts, none of them empty",
-    "id_lists": "a list of lists of token ids",
+    "id_lists": "a list of lists of token ids, which are 0 or more",
     "pair": "a list of a start and a factor",
     "biases": "a list of [[ids], bias] pairs",
     "mapping": "a mapping",

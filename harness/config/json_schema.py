@@ -17,16 +17,18 @@ from harness.conversations.load import PromptsShape
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _INTEGER = {"type": "integer"}
 _NUMBER = {"type": "number"}
-_INTEGERS = {"type": "array", "items": _INTEGER}
+_ID = {"type": "integer", "minimum": 0}
+_IDS = {"type": "array", "items": _ID}
+_FILLED = {"type": "string", "minLength": 1}
 _TYPES: Mapping[Kind, dict[str, Any]] = {
     "int": _INTEGER,
     "float": _NUMBER,
     "bool": {"type": "boolean"},
     "text": {"type": "string"},
-    "ids": {"anyOf": [_INTEGER, _INTEGERS]},
-    "id_list": _INTEGERS,
-    "texts": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-    "id_lists": {"type": "array", "items": _INTEGERS},
+    "ids": {"anyOf": [_ID, _IDS]},
+    "id_list": _IDS,
+    "texts": {"anyOf": [_FILLED, {"type": "array", "items": _FILLED}]},
+    "id_lists": {"type": "array", "items": _IDS},
     "pair": {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2},
     "biases": {"type": "array", "items": {"type": "array", "minItems": 2, "maxItems": 2}},
     "mapping": {"type": "object"},
@@ -45,7 +47,8 @@ def config_schema() -> dict[str, Any]:
         "anyOf": [{**files, "title": "Conversations"}, {"$ref": "#/$defs/ConversationFilter"}],
         "description": properties["conversations"]["description"],
     }
-    parts.update({_value_name(parameter): _value(parameter) for parameter in _allowed().values()})
+    offered = [parameter for parameter in _allowed().values() if not parameter.refused]
+    parts.update({_value_name(parameter): _or_axis(_one(parameter)) for parameter in offered})
     parts["Parameters"] = _parameters()
     parts["Sampling"] = _parameters(
         settings={
@@ -82,7 +85,7 @@ def prompts_schema() -> dict[str, Any]:
 def _parameters(**more: dict[str, Any]) -> dict[str, Any]:
     values = {
         # What is refused but for one harmless value (num_beams: 1) is not offered with any other.
-        name: {"enum": [1, None]} if parameter.refused else {"$ref": f"#/$defs/{_value_name(parameter)}"}
+        name: _or_axis({"const": 1}) if parameter.refused else {"$ref": f"#/$defs/{_value_name(parameter)}"}
         for name, parameter in _allowed().items()
     }
     return {"type": "object", "properties": {**values, **more}, "additionalProperties": False}
@@ -97,9 +100,12 @@ def _value_name(parameter: Parameter) -> str:
     return "-".join([parameter.kind, *(f"{word}-{bound:g}" for word, bound in bounds if bound is not None)])
 
 
-def _value(parameter: Parameter) -> dict[str, Any]:
-    """One value, or an axis of them; null leaves the parameter unset."""
+def _one(parameter: Parameter) -> dict[str, Any]:
     bounds = {"minimum": parameter.least, "maximum": parameter.most, "exclusiveMinimum": parameter.above}
-    one = {**_TYPES[parameter.kind], **{key: bound for key, bound in bounds.items() if bound is not None}}
+    return {**_TYPES[parameter.kind], **{key: bound for key, bound in bounds.items() if bound is not None}}
+
+
+def _or_axis(one: dict[str, Any]) -> dict[str, Any]:
+    """One value, or an axis of them; null leaves the parameter unset."""
     value = {"anyOf": [one, {"type": "null"}]}
     return {"anyOf": [one, {"type": "null"}, {"type": "array", "items": value, "minItems": 1}]}

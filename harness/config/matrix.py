@@ -41,9 +41,9 @@ def expand(sampling: Mapping[str, Any], under: Keys = ("sampling",)) -> tuple[tu
     """
     problems: list[Problem] = []
     base = _parameters({k: v for k, v in sampling.items() if k not in RESERVED}, under, problems)
-    settings = _settings(sampling.get("settings"), under, problems)
-    excluded = _partials(sampling.get("exclude"), (*under, "exclude"), problems)
-    included = _partials(sampling.get("include"), (*under, "include"), problems)
+    settings = _settings(sampling["settings"], under, problems) if "settings" in sampling else {"": {}}
+    excluded = _partials(sampling.get("exclude", []), (*under, "exclude"), problems)
+    included = _partials(sampling.get("include", []), (*under, "include"), problems)
     if problems:
         return (), problems
     found = [each for name, own in settings.items() for each in _combinations(name, {**base, **own})]
@@ -74,6 +74,7 @@ def expand(sampling: Mapping[str, Any], under: Keys = ("sampling",)) -> tuple[tu
     if not found and not problems:
         problems.append(Problem((*under, "exclude"), "leaves no sampling"))
     problems += _twins(found, under)
+    problems += _contradictions(found, under, base)
     return tuple(found), problems
 
 
@@ -114,10 +115,8 @@ def _unknown(name: Any, path: Keys) -> Problem:
 
 
 def _settings(given: Any, under: Keys, problems: list[Problem]) -> dict[str, dict[str, Any]]:
-    """Named settings, or the one setting without a name."""
+    """Named settings; without them there is the one setting without a name."""
     where = (*under, "settings")
-    if given is None:
-        return {"": {}}
     if not isinstance(given, dict) or not given:
         problems.append(Problem(where, f"should be a mapping of names to parameters, not {described(given)}"))
         return {}
@@ -137,8 +136,6 @@ def _settings(given: Any, under: Keys, problems: list[Problem]) -> dict[str, dic
 
 
 def _partials(given: Any, where: Keys, problems: list[Problem]) -> list[dict[str, Any]]:
-    if given is None:
-        return []
     if not isinstance(given, list):
         problems.append(Problem(where, f"should be a list of mappings, not {described(given)}"))
         return []
@@ -187,3 +184,14 @@ def _twins(samplings: list[Sampling], under: Keys) -> Iterator[Problem]:
                 yield Problem(under, f"{sampling.name} and {earlier.name} are the same sampling", "leave one out")
             elif sampling.name == earlier.name:
                 yield Problem(under, f"two samplings are named {sampling.name}", "name them with settings")
+
+
+def _contradictions(samplings: list[Sampling], under: Keys, base: Mapping[str, Any]) -> Iterator[Problem]:
+    """Least lengths above the greatest: transformers would warn, and the reply end at the greatest."""
+    for least, most in (("min_new_tokens", "max_new_tokens"), ("min_length", "max_length")):
+        for sampling in samplings:
+            low, high = sampling.parameters.get(least), sampling.parameters.get(most)
+            if low is not None and high is not None and low > high:
+                which = f" in {sampling.name}" if len(samplings) > 1 else ""
+                path = (*under, least) if least in base else under
+                yield Problem(path, f"{least}: {low} is more than {most}: {high}{which}")
