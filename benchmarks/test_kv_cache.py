@@ -20,7 +20,7 @@ def test_reuse_over_fresh_in_a_conversation_of_twenty_turns(paired) -> None:
         )
 
         def once() -> None:
-            turns = list(drive(replay(conversation, circumstances, rules), backend.open_session(), backend.gauge))
+            turns = list(drive(replay(conversation, circumstances, rules), backend.open_session(), backend.gauges))
             assert len(turns) == 20
 
         return once

@@ -24,7 +24,7 @@ def test_a_turn_over_plain_generate(paired, sampling: str) -> None:
 
     def ours() -> None:
         dialog = replay(conversation, circumstances, Rules(SAMPLINGS[sampling]))
-        (record,) = drive(dialog, backend.open_session(), backend.gauge)
+        (record,) = drive(dialog, backend.open_session(), backend.gauges)
         assert record.completion_tokens == NEW_TOKENS
 
     messages = [{"role": "user", "content": "What is Newtonian mechanics?"}]

@@ -138,6 +138,11 @@ def _record(
         prompt_hash=reply.prompt_hash,
         stamps=request.stopwatch.stamps(),
         memory=reply.memory,
+        kv_cache_bytes=reply.kv_cache_bytes,
+        devices=reply.devices,
+        host_load=reply.host_load,
+        batch_size=reply.batch_size,
+        paired=reply.paired,
         checks=_checks(conversation, turn, reply) if reply.failure is None else (),
         notices=reply.notices,
     )

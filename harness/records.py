@@ -6,16 +6,20 @@ measuring again. What was not observed is None, never 0.
 
 Format history
     1   first format: manifest.json and turns.jsonl
+    2   concurrency is part of a cell; arrivals are stored flat; a turn tells of accelerators, the machine's load, its
+        cache and its batch
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""The formats that `decode` reads."""
 
 Role = Literal["system", "user", "assistant"]
 Phase = Literal["warmup", "measure"]
@@ -45,16 +49,15 @@ class Persona:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One entry of the matrix: a model spec (by label), a sampling (by name), a conversation, a repeat, a launch."""
+    """One entry of the matrix: a model spec (by label), a sampling (by name), a conversation, a repeat, a launch, and
+    how many conversations are replayed at a time."""
 
     model: str
     sampling: str
     conversation_id: str
     repeat: int
     launch: int
-
-    def key(self) -> tuple[str, str, str, int, int]:
-        return (self.model, self.sampling, self.conversation_id, self.repeat, self.launch)
+    concurrency: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,6 @@ class Circumstances:
     phase: Phase = "measure"
     attempt: int = 0
     """0 for the first try of the conversation; a resumed run redoes a broken conversation as the next attempt."""
-    concurrency: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,15 @@ class Stamps:
     """The engine has returned: after the last id and its stopping checks."""
     ready_ns: int | None = None
     """The reply's text exists."""
-    ticks: tuple[tuple[int, int], ...] = ()
-    """(nanoseconds, number of ids) for every arrival of generated ids on the host; prompt ids never tick."""
+    tick_ns: tuple[int, ...] = ()
+    """When generated ids arrived on the host; prompt ids never tick."""
+    tick_ids: tuple[int, ...] | None = None
+    """How many ids each arrival held; None where every one held a single id."""
+
+    @property
+    def ticks(self) -> tuple[tuple[int, int], ...]:
+        """(nanoseconds, number of ids) of every arrival."""
+        return tuple(zip(self.tick_ns, self.tick_ids or (1,) * len(self.tick_ns), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,68 @@ class Memory:
     """Allocated on all accelerators together (None on CPU)."""
     reserved_memory_bytes: int | None = None
     device_used_bytes: int | None = None
+    """In use on the model's accelerators after the turn, whoever uses it."""
     host_rss_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """One look at an accelerator; None for what it does not tell."""
+
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    throttle: tuple[str, ...] | None = None
+    """Why its clocks are held down; empty where they are not."""
+    processes: int | None = None
+    """How many processes compute on it, this one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTurn:
+    """One accelerator over one turn: peaks, what the turn cost it, and its state on either side."""
+
+    device: str
+    """As torch names it: cuda:0."""
+    peak_memory_bytes: int | None = None
+    reserved_memory_bytes: int | None = None
+    device_used_bytes: int | None = None
+    energy_mj: int | None = None
+    """Millijoules: the difference of the device's energy counter."""
+    before: DeviceState = DeviceState()
+    after: DeviceState = DeviceState()
+
+
+@dataclass(frozen=True, slots=True)
+class HostLoad:
+    """Processor time over one turn, in seconds summed over all processors."""
+
+    wall_s: float
+    own_s: float
+    """Used by the worker process, all its threads."""
+    busy_s: float
+    """Used by every process of the machine, this one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """What a model has to do per token, and what the device it is on can do: the ceiling its speed is held against."""
+
+    weight_bytes_per_token: int
+    """Weights that are read for one decoded token: all but the table of embeddings, and of experts only the active."""
+    kv_bytes_per_token: int
+    """Bytes the cache holds for one token of the context, all layers together."""
+    flops_per_token: int
+    """Floating-point operations of the matrix products for one token, attention over the context left out."""
+    attention_flops_per_token_pair: int
+    """The same of attention, for one token looking at one other, all layers together."""
+    copy_bytes_per_s: float | None = None
+    """Measured: bytes read and written by a copy larger than any cache."""
+    matrix_flops_per_s: float | None = None
+    """Measured: a large matrix product in the model's dtype."""
+    fits_in_cache: bool = False
+    """Whether the weights fit into the processor's last cache, so that memory's bandwidth is no ceiling for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,30 +219,67 @@ class TurnRecord:
     """Hash of the prompt ids: equal hashes mean the very same prompt."""
     stamps: Stamps = Stamps()
     memory: Memory = Memory()
+    kv_cache_bytes: int | None = None
+    """What the key/value cache of this conversation holds in memory after the turn."""
+    devices: tuple[DeviceTurn, ...] = ()
+    """The accelerators the model is on. Empty at a concurrency above 1: what a device does is then no single turn's."""
+    host_load: HostLoad | None = None
+    batch_size: int = 1
+    """How many conversations were answered together with this turn, itself included."""
+    paired: bool = True
+    """Whether what was drawn at random follows from `seed` alone, as it does where a turn is answered by itself."""
     checks: tuple[CheckResult, ...] = ()
     notices: tuple[str, ...] = ()
 
 
 def decode(line: Mapping[str, Any]) -> TurnRecord:
-    """The record that a line of turns.jsonl holds (orjson writes the dataclass as it stands).
+    """The record that a line of turns.jsonl holds (orjson writes the dataclass as it stands), of any format in
+    `READABLE`.
 
     Raises KeyError or TypeError where the line is not such a record; `store` turns that into a StoreError.
     """
-    values = {field.name: line[field.name] for field in fields(TurnRecord)}
-    circumstances = dict(values["circumstances"])
-    stamps = dict(values["stamps"])
+    values = _upgraded(line) if "tick_ns" not in line["stamps"] else line
+    values = {field.name: values[field.name] for field in fields(TurnRecord)}
+    circumstances, stamps = values["circumstances"], values["stamps"]
     return TurnRecord(
         **{
             **values,
             "circumstances": Circumstances(**{**circumstances, "cell": Cell(**circumstances["cell"])}),
-            "stamps": Stamps(**{**stamps, "ticks": tuple((int(ns), int(k)) for ns, k in stamps["ticks"])}),
+            "stamps": Stamps(
+                **{**stamps, "tick_ns": tuple(stamps["tick_ns"]), "tick_ids": _tuple_or_none(stamps["tick_ids"])}
+            ),
             "memory": Memory(**values["memory"]),
+            "devices": tuple(_device(entry) for entry in values["devices"]),
+            "host_load": HostLoad(**values["host_load"]) if values["host_load"] else None,
             "failure": Failure(**values["failure"]) if values["failure"] else None,
             "completion_ids": tuple(values["completion_ids"]),
             "checks": tuple(CheckResult(**check) for check in values["checks"]),
             "notices": tuple(values["notices"]),
         }
     )
+
+
+def _upgraded(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A line of format 1 as one of format 2."""
+    circumstances, stamps = dict(line["circumstances"]), dict(line["stamps"])
+    cell = {**circumstances["cell"], "concurrency": circumstances.pop("concurrency")}
+    ticks = stamps.pop("ticks")
+    sizes = [ids for _, ids in ticks]
+    stamps |= {"tick_ns": [ns for ns, _ in ticks], "tick_ids": None if set(sizes) <= {1} else sizes}
+    added = {"kv_cache_bytes": None, "devices": (), "host_load": None, "batch_size": 1, "paired": True}
+    return {**line, **added, "circumstances": {**circumstances, "cell": cell}, "stamps": stamps}
+
+
+def _device(entry: Mapping[str, Any]) -> DeviceTurn:
+    return DeviceTurn(**{**entry, "before": _state(entry["before"]), "after": _state(entry["after"])})
+
+
+def _state(entry: Mapping[str, Any]) -> DeviceState:
+    return DeviceState(**{**entry, "throttle": _tuple_or_none(entry["throttle"])})
+
+
+def _tuple_or_none(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
 
 
 def turn_seed(base: int, conversation_id: str, turn_index: int, repeat: int) -> int:

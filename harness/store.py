@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import orjson
 from filelock import FileLock, Timeout
 
 from harness.errors import StoreError
-from harness.records import FORMAT, Cell, TurnRecord, decode
+from harness.records import FORMAT, READABLE, Cell, Roofline, TurnRecord, decode
 
 MANIFEST = "manifest.json"
 TURNS = "turns.jsonl"
@@ -35,7 +36,7 @@ _ROOM_NEEDED_BYTES = 32 * 1024 * 1024
 """A run does not start on a disk with less: a thousand turns with transcripts and stamps take about 2 MB."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoredRun:
     """A run as it lies on the disk."""
 
@@ -46,6 +47,15 @@ class StoredRun:
     @property
     def run_id(self) -> str:
         return str(self.manifest["run_id"])
+
+    @cached_property
+    def rooflines(self) -> Mapping[tuple[str, int], Roofline]:
+        """The ceilings of each (model label, launch) that has any."""
+        return {
+            (entry["model"], entry["launch"]): Roofline(**entry["roofline"])
+            for entry in self.manifest["launches"]
+            if entry.get("roofline")
+        }
 
 
 class RunWriter:
@@ -158,9 +168,12 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
         ) from None
     except (OSError, orjson.JSONDecodeError) as error:
         raise StoreError(str(path / MANIFEST), f"cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
         found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise StoreError(str(path / MANIFEST), f"format {found}, this version reads {FORMAT}", "use a matching version")
+        readable = " and ".join(map(str, READABLE))
+        raise StoreError(
+            str(path / MANIFEST), f"format {found}, this version reads {readable}", "use a matching version"
+        )
     return manifest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,15 @@ def circumstances(of: Cell | None = None, **values: Any) -> Circumstances:
 
 def stamps(ttft_ms=10, tpot_ms=2, ids=5) -> Stamps:
     """One id at a time: the first after `ttft_ms`, the rest `tpot_ms` apart, text 1 ms after the engine returned."""
-    ticks = tuple(((ttft_ms + tpot_ms * i) * MS, 1) for i in range(ids))
-    end = ticks[-1][0] if ticks else ttft_ms * MS
-    return Stamps(1 * MS, 3 * MS, end + 1 * MS, end + 2 * MS, ticks)
+    at = tuple((ttft_ms + tpot_ms * i) * MS for i in range(ids))
+    end = at[-1] if at else ttft_ms * MS
+    return Stamps(1 * MS, 3 * MS, end + 1 * MS, end + 2 * MS, at)
+
+
+def ticked(stamps: Stamps, *ticks: tuple[int, int]) -> Stamps:
+    """The stamps with other arrivals: pairs of (nanoseconds, number of ids)."""
+    sizes = tuple(ids for _, ids in ticks)
+    return replace(stamps, tick_ns=tuple(ns for ns, _ in ticks), tick_ids=None if set(sizes) <= {1} else sizes)
 
 
 def turn(of: Cell | None = None, index=0, *, ttft_ms=10, tpot_ms=2, ids=5, around=None, **values: Any) -> TurnRecord:
@@ -111,6 +118,7 @@ def plan(
         ],
         "repeats": 1,
         "launches": 1,
+        "concurrency": [1],
         "history": "generated",
         "length": "natural",
         "on_overflow": "stop",

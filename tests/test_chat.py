@@ -256,7 +256,7 @@ def test_every_metric_of_a_golden_clock_is_exact_and_no_turn_sees_the_one_before
         "decode_tokens_per_s": 1 / 0.008,
         "prefill_tokens_per_s": 30 / 0.015,
         "s_per_1k_gold_chars": 1000 * 0.008 * 3 / 6,
-        **dict.fromkeys(name for name in METRICS if name.endswith("_bytes")),
+        **dict.fromkeys(name for name in METRICS if name.endswith(("_bytes", "_j", "_utilisation"))),
     }
     second = {
         name: None if value is None else value / 2 if name.endswith("tokens_per_s") else value * 2

@@ -101,7 +101,8 @@ def test_whole_numbers_become_floats_where_transformers_insists_on_one():
         ({"top_k": []}, "sampling.top_k: an axis without values – leave it out"),
         ({"top_k": [1, "ten", 1]}, "sampling.top_k.2: 1 is in this axis twice"),
         ({"top_k": [[1, 2]]}, "sampling.top_k.0: should be a whole number, not a list"),
-        ({"eos_token_id": "</s>"}, "sampling.eos_token_id: should be a token id, which is 0 or more, or a list of them, not '</s>'"),
+        ({"eos_token_id": "</s>"},
+         "sampling.eos_token_id: should be a token id, which is 0 or more, or a list of them, not '</s>'"),
         ({"num_beams": 4},
          "sampling.num_beams: cannot be set here – "
          "a turn has one reply, and its tokens are timed one sequence at a time"),
@@ -198,7 +199,7 @@ def test_an_empty_stop_string_which_would_end_every_reply_is_refused(stop_string
 
 @pytest.mark.parametrize(("least", "most"), [("min_new_tokens", "max_new_tokens"), ("min_length", "max_length")])
 def test_a_least_length_above_the_greatest_is_a_mistake(least: str, most: str) -> None:
-    samplings, problems = expand({least: 9, most: [8, 10]})
+    _, problems = expand({least: 9, most: [8, 10]})
 
     assert [problem.path for problem in problems] == [("sampling", least)]
     assert f"in {most}=8" in problems[0].fact

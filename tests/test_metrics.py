@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.metrics import METRICS, PHASES, itl_s
-from harness.records import Failure, Memory, Stamps, TurnRecord
-from tests.builders import MS, failed, turn
+from harness.records import DeviceTurn, Failure, Memory, Roofline, Stamps, TurnRecord
+from tests.builders import MS, failed, ticked, turn
 
 WORKED = turn(
-    stamps=Stamps(2 * MS, 5 * MS, 48 * MS, 50 * MS, ((20 * MS, 1), (26 * MS, 1), (30 * MS, 1), (44 * MS, 1))),
+    stamps=Stamps(2 * MS, 5 * MS, 48 * MS, 50 * MS, (20 * MS, 26 * MS, 30 * MS, 44 * MS)),
     prompt_tokens=120,
     cached_tokens=90,
     completion_tokens=4,
@@ -23,6 +23,16 @@ WORKED = turn(
     gold="a gold reply of 25 letters"[:25],
     gold_tokens=10,
     memory=Memory(1000, 2000, 3000, 4000),
+    kv_cache_bytes=5000,
+    devices=(DeviceTurn("cuda:0", energy_mj=1500), DeviceTurn("cuda:1", energy_mj=500)),
+)
+ROOFLINE = Roofline(
+    weight_bytes_per_token=1_000_000,
+    kv_bytes_per_token=1_000,
+    flops_per_token=2_000,
+    attention_flops_per_token_pair=10,
+    copy_bytes_per_s=1e9,
+    matrix_flops_per_s=1e8,
 )
 BY_HAND = {
     "ttft_s": 0.020,
@@ -43,11 +53,16 @@ BY_HAND = {
     "reserved_memory_bytes": 2000,
     "device_used_bytes": 3000,
     "host_rss_bytes": 4000,
+    "kv_cache_bytes": 5000,
+    "energy_j": 2.0,  # 1.5 + 0.5
+    "energy_per_token_j": 0.5,  # 2 / 4
+    "bandwidth_utilisation": 0.14025,  # (1 000 000 + (120 + 4/2) · 1000) · 125 / 10⁹
+    "prefill_flop_utilisation": 0.0611,  # (30 · 2000 + 30 · (90 + 31/2) · 10) / 0.015 / 10⁸
 }
 
 
 def values(record: TurnRecord) -> dict[str, float | None]:
-    return {name: metric.formula(record) for name, metric in METRICS.items()}
+    return {name: metric.formula(record, ROOFLINE) for name, metric in METRICS.items()}
 
 
 def test_every_formula_gives_what_was_worked_by_hand() -> None:
@@ -59,27 +74,27 @@ def test_gaps_are_between_consecutive_ids_and_leave_out_the_time_to_the_first() 
 
 
 def test_ids_that_arrive_in_pairs_have_no_gaps_but_a_time_per_token() -> None:
-    pairs = replace(WORKED, stamps=replace(WORKED.stamps, ticks=((20 * MS, 1), (30 * MS, 2), (40 * MS, 2))))
+    pairs = replace(WORKED, stamps=ticked(WORKED.stamps, (20 * MS, 1), (30 * MS, 2), (40 * MS, 2)))
 
     assert itl_s(pairs) is None
     assert METRICS["tpot_s"].formula(pairs) == pytest.approx(0.005)  # 20 ms over 4 ids after the first
 
 
 def test_a_first_arrival_of_several_ids_has_no_time_per_token() -> None:
-    pair_first = replace(WORKED, stamps=replace(WORKED.stamps, ticks=((20 * MS, 2), (30 * MS, 1))))
+    pair_first = replace(WORKED, stamps=ticked(WORKED.stamps, (20 * MS, 2), (30 * MS, 1)))
 
     assert METRICS["tpot_s"].formula(pair_first) is None
     assert METRICS["decode_tokens_per_s"].formula(pair_first) is None
 
 
 def test_text_that_came_with_a_pair_of_ids_was_visible_when_the_pair_arrived() -> None:
-    pairs = replace(WORKED, stamps=replace(WORKED.stamps, ticks=((20 * MS, 2), (30 * MS, 2))), visible_ids=3)
+    pairs = replace(WORKED, stamps=ticked(WORKED.stamps, (20 * MS, 2), (30 * MS, 2)), visible_ids=3)
 
     assert METRICS["ttft_visible_s"].formula(pairs) == pytest.approx(0.030)
 
 
 def test_one_id_has_a_first_token_but_no_time_per_token() -> None:
-    one = replace(WORKED, stamps=replace(WORKED.stamps, ticks=((20 * MS, 1),)), completion_tokens=1)
+    one = replace(WORKED, stamps=ticked(WORKED.stamps, (20 * MS, 1)), completion_tokens=1)
 
     assert METRICS["ttft_s"].formula(one) == pytest.approx(0.020)
     assert METRICS["output_tokens_per_s"].formula(one) == pytest.approx(20)
@@ -89,9 +104,7 @@ def test_one_id_has_a_first_token_but_no_time_per_token() -> None:
 
 
 def test_a_reply_without_ids_has_an_end_but_no_first_token() -> None:
-    silent = replace(
-        WORKED, stamps=replace(WORKED.stamps, ticks=()), completion_tokens=0, visible_ids=None, answer_ids=None
-    )
+    silent = replace(WORKED, stamps=ticked(WORKED.stamps), completion_tokens=0, visible_ids=None, answer_ids=None)
 
     assert METRICS["e2e_s"].formula(silent) == pytest.approx(0.050)
     for name in ("ttft_s", "ttft_visible_s", "prefill_s", "decode_s", "tpot_s", "output_tokens_per_s"):
@@ -108,13 +121,42 @@ def test_a_conversation_without_gold_has_no_speed_in_characters() -> None:
 
 
 def test_a_machine_without_gauges_has_no_memory_figures() -> None:
-    blind = values(replace(WORKED, memory=Memory()))
+    blind = values(replace(WORKED, memory=Memory(), devices=()))
 
-    assert [name for name in blind if name.endswith("_bytes") and blind[name] is not None] == []
+    gauged = [name for name in blind if name.endswith(("_bytes", "_j")) and name != "kv_cache_bytes"]
+    assert [name for name in gauged if blind[name] is not None] == []
+
+
+def test_a_device_without_an_energy_counter_leaves_the_energy_unknown() -> None:
+    half = replace(WORKED, devices=(DeviceTurn("cuda:0", energy_mj=1500), DeviceTurn("cuda:1")))
+
+    assert METRICS["energy_j"].formula(half) is None
+    assert METRICS["energy_per_token_j"].formula(half) is None
+
+
+def test_no_turn_of_a_batch_is_held_against_the_roofline_by_itself() -> None:
+    batch = replace(WORKED, batch_size=4)
+
+    assert METRICS["bandwidth_utilisation"].formula(batch, ROOFLINE) is None
+    assert METRICS["prefill_flop_utilisation"].formula(batch, ROOFLINE) is None
+
+
+def test_without_a_roofline_nothing_is_held_against_it() -> None:
+    unmeasured = replace(ROOFLINE, copy_bytes_per_s=None, matrix_flops_per_s=None)
+
+    for roofline in (None, unmeasured):
+        assert METRICS["bandwidth_utilisation"].formula(WORKED, roofline) is None
+        assert METRICS["prefill_flop_utilisation"].formula(WORKED, roofline) is None
 
 
 def test_names_carry_their_units() -> None:
-    endings = {"s": "_s", "bytes": "_bytes", "tokens/s": "_tokens_per_s"}
+    endings = {
+        "s": "_s",
+        "bytes": "_bytes",
+        "tokens/s": "_tokens_per_s",
+        "J": "_j",
+        "ratio": "_utilisation",
+    }
 
     for metric in METRICS.values():
         assert metric.name.endswith(endings[metric.unit]) or metric.name == "s_per_1k_gold_chars"
@@ -137,7 +179,7 @@ def answered(draw: st.DrawFn, sizes: st.SearchStrategy[int] = ONE) -> TurnRecord
     generated = now + draw(gap)
     ids = sum(counts)
     return turn(
-        stamps=Stamps(templated, tokenized, generated, generated + draw(gap), tuple(ticks)),
+        stamps=ticked(Stamps(templated, tokenized, generated, generated + draw(gap)), *ticks),
         completion_tokens=ids,
         completion_ids=tuple(range(ids)),
         visible_ids=draw(st.none() | st.integers(1, ids)) if ids else None,

@@ -16,7 +16,10 @@ from harness.records import (
     Cell,
     CheckResult,
     Circumstances,
+    DeviceState,
+    DeviceTurn,
     Failure,
+    HostLoad,
     Memory,
     Stamps,
     TurnRecord,
@@ -37,18 +40,25 @@ def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | strategy
 
 
+seconds = st.floats(0, 1e6)
+states = st.builds(
+    DeviceState,
+    *[maybe(whole)] * 3,
+    power_w=maybe(seconds),
+    throttle=maybe(st.lists(text, max_size=2).map(tuple)),
+    processes=maybe(whole),
+)
 records = st.builds(
     TurnRecord,
     circumstances=st.builds(
         Circumstances,
-        cell=st.builds(Cell, text, text, text, whole, whole),
+        cell=st.builds(Cell, text, text, text, whole, whole, whole),
         history=st.sampled_from(["generated", "scripted", "fill"]),
         length=st.sampled_from(["natural", "fixed"]),
         engine=text,
         kv_cache=st.sampled_from(["reuse", "fresh"]),
         phase=st.sampled_from(["warmup", "measure"]),
         attempt=whole,
-        concurrency=whole,
     ),
     turn_index=whole,
     seed=st.integers(0, 2**32 - 1),
@@ -72,9 +82,17 @@ records = st.builds(
     stamps=st.builds(
         Stamps,
         *[maybe(whole)] * 4,
-        st.lists(st.tuples(whole, whole), max_size=5).map(tuple),
+        st.lists(whole, max_size=5).map(tuple),
+        maybe(st.lists(whole, max_size=5).map(tuple)),
     ),
     memory=st.builds(Memory, *[maybe(whole)] * 4),
+    kv_cache_bytes=maybe(whole),
+    devices=st.lists(st.builds(DeviceTurn, text, *[maybe(whole)] * 4, before=states, after=states), max_size=2).map(
+        tuple
+    ),
+    host_load=maybe(st.builds(HostLoad, seconds, seconds, seconds)),
+    batch_size=whole,
+    paired=st.booleans(),
     checks=st.lists(st.builds(CheckResult, text, st.booleans(), text), max_size=3).map(tuple),
     notices=st.lists(text, max_size=3).map(tuple),
 )
@@ -106,6 +124,18 @@ def test_a_run_of_format_1_still_reads() -> None:
     assert run.records[1].checks == checks(True, False)
     assert run.records[1].stamps.ticks[0] == (10_000_000, 1)
     assert [record.failure.kind for record in run.records if record.failure] == ["OutOfMemoryError"]
+
+
+def test_a_run_of_format_2_reads() -> None:
+    run = read(DATA / "run-v2")
+    told = run.records[1]
+
+    assert run.manifest["format"] == 2
+    assert told.stamps.ticks[0] == (10_000_000, 1)
+    assert told.devices[0].after == DeviceState(1980, 2619, 61, 402.5, ("sw_power_cap",), 1)
+    assert told.host_load == HostLoad(0.021, 0.02, 0.03)
+    assert (told.kv_cache_bytes, told.batch_size, told.paired) == (1_234_567, 1, True)
+    assert run.rooflines["pico", 0].copy_bytes_per_s == 4.0e12
 
 
 def test_every_format_up_to_today_has_a_stored_run() -> None:

@@ -98,5 +98,5 @@ def test_a_run_that_was_really_made_is_documented_and_can_be_reported(
     keys = named(rows(FORMATS_PAGE.split("## manifest.json")[1], "| key | what it holds |"))
     assert set(run.manifest) | {"torn_lines"} == keys
     assert list(run.turns["state"]) == ["done", "done"]
-    assert len(run.warmup) == 2
+    assert len(run.warmup) >= 4  # two passes at least
     assert run.launches["first_turn_s"].notna().all()

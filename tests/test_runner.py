@@ -91,7 +91,7 @@ def test_every_cell_is_played_once_and_the_models_take_turns(here: Path) -> None
 
 
 def test_warm_up_has_the_shape_of_the_longest_conversation_and_is_kept_apart(here: Path) -> None:
-    path = execute(resolve("config.yaml"), results=here / "results")
+    path = execute(resolve("config.yaml", ["warmup=1"]), results=here / "results")
 
     warm = [record for record in read(path).records if record.circumstances.phase == "warmup"]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness import store
 from harness.errors import StoreError
-from harness.records import TurnRecord
+from harness.records import FORMAT, TurnRecord
 from tests.builders import cell, failed, manifest, plan, turn
 
 
@@ -55,7 +55,7 @@ def test_a_record_can_be_read_while_its_run_goes_on(tmp_path: Path) -> None:
 def test_a_run_just_begun_has_a_manifest_and_no_turns(tmp_path: Path) -> None:
     with create(tmp_path) as writer:
         assert store.read(writer.path).records == ()
-        assert store.read_manifest(writer.path)["format"] == 1
+        assert store.read_manifest(writer.path)["format"] == FORMAT
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"circumstances":{"cell":{"model":"pi', b"\x00\x00"])

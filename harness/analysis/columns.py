@@ -11,12 +11,13 @@ import pyarrow as pa
 
 from harness.metrics import METRICS
 
-Kind = Literal["text", "count", "real", "time", "reals", "texts", "checks"]
+Kind = Literal["text", "count", "real", "flag", "time", "reals", "texts", "checks"]
 
 _DTYPE: dict[Kind, str] = {
     "text": "string",
     "count": "Int64",
     "real": "Float64",
+    "flag": "boolean",
     "time": "datetime64[us, UTC]",
     "reals": "object",
     "texts": "object",
@@ -30,6 +31,7 @@ def _arrow_types() -> dict[Kind, pa.DataType]:
         "text": pa.string(),
         "count": pa.int64(),
         "real": pa.float64(),
+        "flag": pa.bool_(),
         "time": pa.timestamp("us", tz="UTC"),
         "reals": pa.list_(pa.float64()),
         "texts": pa.list_(pa.string()),
@@ -62,8 +64,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("length", "text", "natural, or fixed: exactly max_new_tokens"),
     Column("kv_cache", "text", "reuse or fresh"),
     Column("engine", "text", "who turned the crank"),
-    Column("concurrency", "count", "conversations answered at the same time"),
+    Column("concurrency", "count", "conversations replayed at the same time"),
+    Column("batch_size", "count", "conversations answered together with this turn, itself included"),
     Column("seed", "count", "seed of this turn"),
+    Column("paired", "flag", "whether what was drawn at random follows from the seed alone; not so in a batch"),
     Column("started_at", "time", "wall clock at the start of the turn"),
     Column("user", "text", "what the user said, captured variables filled in"),
     Column("gold", "text", "the script's own reply"),
@@ -83,6 +87,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("checks_total", "count", "checks that were made"),
     Column("checks", "checks", "what each check said: check, passed, detail"),
     Column("notices", "texts", "what else there is to know about the turn"),
+    Column("temperature_c", "count", "of the hottest of the model's accelerators after the turn"),
+    Column("sm_clock_mhz", "count", "of the slowest of the model's accelerators after the turn"),
+    Column("throttle", "texts", "why clocks of the model's accelerators were held down, before or after the turn"),
+    Column("foreign_load", "real", "processors kept busy by other processes during the turn, on average"),
     Column("itl_s", "reals", "gaps between consecutive ids, in seconds; absent if ids arrived several at a time"),
     *(Column(metric.name, "count" if metric.unit == "bytes" else "real", metric.definition)
       for metric in METRICS.values()),

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from harness.analysis.columns import frame, schema
 from harness.errors import StoreError
 from harness.metrics import METRICS, itl_s
-from harness.records import Cell, TurnRecord
+from harness.records import Cell, HostLoad, TurnRecord
 from harness.store import MANIFEST, StoredRun, read, settled
 
 PARQUET = "turns.parquet"
@@ -37,6 +37,7 @@ _LAUNCH_DTYPES = {
     "import_s": "Float64",
     "weights_s": "Float64",
     "first_forward_s": "Float64",
+    "compile_s": "Float64",
     "first_turn_s": "Float64",
     "error": "string",
     "facts": "object",
@@ -85,7 +86,7 @@ def load(path: str | Path) -> Run:
         path=stored.path,
         manifest=stored.manifest,
         turns=frame(rows),
-        warmup=frame([_row(stored.run_id, r) for r in stored.records if r.circumstances.phase == "warmup"]),
+        warmup=frame([_row(stored, r) for r in stored.records if r.circumstances.phase == "warmup"]),
         launches=_launches(stored),
         superseded=measured - sum(map(len, counting.values())),
     )
@@ -112,9 +113,14 @@ def _directory(path: Path) -> Path:
 def _cells(plan: Mapping[str, Any]) -> Iterable[Cell]:
     """Every cell of the plan, in the order reports list them."""
     return (
-        Cell(model["label"], sampling["name"], conversation["id"], repeat, launch)
-        for model, sampling, conversation, launch, repeat in product(
-            plan["models"], plan["samplings"], plan["conversations"], range(plan["launches"]), range(plan["repeats"])
+        Cell(model["label"], sampling["name"], conversation["id"], repeat, launch, concurrency)
+        for model, sampling, concurrency, conversation, launch, repeat in product(
+            plan["models"],
+            plan["samplings"],
+            plan.get("concurrency", [1]),  # format 1 knew no other
+            plan["conversations"],
+            range(plan["launches"]),
+            range(plan["repeats"]),
         )
     )
 
@@ -128,7 +134,7 @@ def _rows(
     if turns is not None:
         absent |= {"state": "not_reached", "attempt": turns[-1].circumstances.attempt}
     return [
-        _row(stored.run_id, told[index]) if index in told else {**absent, "turn_index": index}
+        _row(stored, told[index]) if index in told else {**absent, "turn_index": index}
         for index in planned[cell.conversation_id]
     ]
 
@@ -148,16 +154,16 @@ def _planned_row(stored: StoredRun, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _row(run_id: str, record: TurnRecord) -> dict[str, Any]:
+def _row(stored: StoredRun, record: TurnRecord) -> dict[str, Any]:
     circumstances, failure, checks = record.circumstances, record.failure, record.checks
+    roofline = stored.rooflines.get((circumstances.cell.model, circumstances.cell.launch))
     return {
-        "run_id": run_id,
+        "run_id": stored.run_id,
         **asdict(circumstances.cell),
         "turn_index": record.turn_index,
         "state": "done" if failure is None else "failed",
         **{name: getattr(circumstances, name) for name in ("phase", "attempt", "history", "length", "kv_cache")},
         "engine": circumstances.engine,
-        "concurrency": circumstances.concurrency,
         **{name: getattr(record, name) for name in _AS_RECORDED},
         "error": failure.kind if failure else None,
         "error_phase": failure.phase if failure else None,
@@ -167,8 +173,30 @@ def _row(run_id: str, record: TurnRecord) -> dict[str, Any]:
         "checks": [asdict(check) for check in checks],
         "notices": list(record.notices),
         "itl_s": itl_s(record),
-        **{name: metric.formula(record) for name, metric in METRICS.items()},
+        **_device_columns(record),
+        "foreign_load": _foreign_load(record.host_load),
+        **{name: metric.formula(record, roofline) for name, metric in METRICS.items()},
     }
+
+
+def _device_columns(record: TurnRecord) -> dict[str, Any]:
+    after = [device.after for device in record.devices]
+    reasons = [
+        reason
+        for device in record.devices
+        for state in (device.before, device.after)
+        for reason in state.throttle or ()
+    ]
+    return {
+        "temperature_c": max((state.temperature_c for state in after if state.temperature_c is not None), default=None),
+        "sm_clock_mhz": min((state.sm_clock_mhz for state in after if state.sm_clock_mhz is not None), default=None),
+        "throttle": list(dict.fromkeys(reasons)) if record.devices else None,
+    }
+
+
+def _foreign_load(load: HostLoad | None) -> float | None:
+    """How many processors other processes kept busy, on average over the turn."""
+    return None if load is None or load.wall_s <= 0 else max(0.0, load.busy_s - load.own_s) / load.wall_s
 
 
 _AS_RECORDED = (
@@ -185,6 +213,8 @@ _AS_RECORDED = (
     "tokens_left",
     "dropped_messages",
     "prompt_hash",
+    "batch_size",
+    "paired",
 )
 
 

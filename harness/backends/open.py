@@ -21,10 +21,11 @@ from harness.meters.clock import real_clock
 from harness.records import Length, Message, Persona
 
 
-def open_backend(spec: ModelSpec, *, chat_format: ChatFormat, template_now: str) -> Backend:
+def open_backend(spec: ModelSpec, *, chat_format: ChatFormat, template_now: str, threads: int | None = None) -> Backend:
     """Load a model; its `report` says what that took.
 
-    `template_now` is the ISO 8601 time that chat templates are told. Raises ModelError in one line for a model that
+    `template_now` is the ISO 8601 time that chat templates are told, `threads` how many to compute with on the CPU
+    (None: what torch chooses). Raises ModelError in one line for a model that
     cannot be found, loaded or used, OutOfMemory if it does not fit, DocumentError for a faulty `scripted:` file.
     """
     kind, _, name = spec.model.partition(":")
@@ -32,8 +33,10 @@ def open_backend(spec: ModelSpec, *, chat_format: ChatFormat, template_now: str)
         return ScriptedBackend(read_recital(name), kv_cache=spec.kv_cache)
     source = _source(spec)
     libraries_s = _import_libraries()
-    from harness.backends.hf.load import load
+    from harness.backends.hf.load import load, use_threads
 
+    if threads is not None:
+        use_threads(threads)
     return load(spec, source, chat_format=chat_format, template_now=template_now, libraries_s=libraries_s)
 
 

@@ -11,6 +11,7 @@ import time
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,13 +20,13 @@ from pydantic import Field
 
 from harness.backends.failures import TurnTimedOutError, failure_of
 from harness.backends.limits import Limits, fit
-from harness.backends.seam import EffectiveSettings, LoadReport, OnTokens, Preview, Reply, TurnRequest
+from harness.backends.seam import EffectiveSettings, LoadReport, OnTokens, Preview, Reply, Session, TurnRequest
 from harness.backends.transcript import render_transcript
 from harness.documents import Shape, read_document
 from harness.documents import fit as fit_shape
 from harness.errors import DocumentError, UsageError
 from harness.meters.clock import HandCrankedClock
-from harness.meters.memory import MemoryGauge
+from harness.meters.gauges import Gauges
 from harness.records import Failure, FinishReason, KvCache, Length, Message, Persona, short_hash
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -82,7 +83,7 @@ class ScriptedBackend:
         self.report = LoadReport(
             0.0, 0.0, 0.0, 0.0, facts={"class": "ScriptedBackend", "context_tokens": recital.context_tokens}
         )
-        self.gauge = MemoryGauge()
+        self.gauges = Gauges()
         self._clock = clock
         self._words: dict[int, str] = {}
 
@@ -115,6 +116,13 @@ class ScriptedBackend:
 
     def open_session(self) -> ScriptedSession:
         return ScriptedSession(self)
+
+    why_not_together = None
+
+    def reply_many(self, asked: Sequence[tuple[Session, TurnRequest]]) -> Sequence[Reply]:
+        """One recital after the other: whoever is asked later waits for those before."""
+        replies = [session.reply(request, lambda ids: None) for session, request in asked]
+        return [replace(reply, batch_size=len(asked)) for reply in replies]
 
     def wait(self, seconds: float) -> None:
         """Let the recital's time pass: on the hand-cranked clock, in reality, or not at all."""

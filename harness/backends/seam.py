@@ -4,6 +4,9 @@ A backend opens a *session* per conversation, because a KV cache lives and dies 
 one `TurnRequest` at a time. While it does, it stamps the request's stopwatch – `templated`, `tokenized`, a `tick` for
 every arrival of generated ids, `generated`, `ready` – and calls `on_tokens` with the ids right after each tick.
 
+A backend that can answers several sessions together says so, by `why_not_together` being None; the sessions whose
+requests it is handed may change from call to call, as conversations end and others begin.
+
 What goes wrong inside a turn comes back as `Reply.failure`; a session raises only for mistakes of the program.
 """
 
@@ -14,8 +17,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from harness.meters.clock import Stopwatch
-from harness.meters.memory import MemoryGauge
-from harness.records import Failure, FinishReason, Length, Memory, Message, OnOverflow, Persona
+from harness.meters.gauges import Gauges
+from harness.records import (
+    DeviceTurn,
+    Failure,
+    FinishReason,
+    HostLoad,
+    Length,
+    Memory,
+    Message,
+    OnOverflow,
+    Persona,
+    Roofline,
+)
 
 OnTokens = Callable[[Sequence[int]], None]
 
@@ -57,8 +71,13 @@ class Reply:
     gold_tokens: int | None = None
     dropped_messages: int = 0
     prompt_hash: str | None = None
+    kv_cache_bytes: int | None = None
+    batch_size: int = 1
+    paired: bool = True
     memory: Memory = field(default_factory=Memory)
-    """Filled in by the driver, whose gauge goes round the session."""
+    """Filled in by the driver, whose gauges go round the session, as are the two below."""
+    devices: tuple[DeviceTurn, ...] = ()
+    host_load: HostLoad | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -81,20 +100,25 @@ class Preview:
     effective: Mapping[str, EffectiveSettings]
     """By sampling name."""
     notices: tuple[str, ...] = ()
+    why_not_together: str | None = None
+    """Why the model's engine cannot answer several conversations at once; None if it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
     """What loading a model took and what was loaded; goes into the manifest, once per launch.
 
-    `load_s` = `import_s` + `weights_s` + `first_forward_s`: safetensors are mapped lazily, their pages arrive with the
-    first forward, so a load without it would charge the first turn for the disk.
+    `load_s` = `import_s` + `weights_s` + `first_forward_s` + `compile_s`: safetensors are mapped lazily, their pages
+    arrive with the first forward, so a load without it would charge the first turn for the disk.
     """
 
     load_s: float
     import_s: float
     weights_s: float
     first_forward_s: float
+    compile_s: float | None = None
+    """What an engine took to compile; None where nothing is compiled."""
+    roofline: Roofline | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """commit, class, parameters, dtype, device map, attention, template hash, context_tokens, memory baseline …"""
     notices: tuple[str, ...] = ()
@@ -113,8 +137,8 @@ class Backend(Protocol):
     def report(self) -> LoadReport: ...
 
     @property
-    def gauge(self) -> MemoryGauge:
-        """Measures the memory of this process and of the devices the model is on."""
+    def gauges(self) -> Gauges:
+        """Of this process and of the devices the model is on."""
         ...
 
     def effective(self, sampling: Mapping[str, Any], length: Length) -> EffectiveSettings: ...
@@ -124,3 +148,13 @@ class Backend(Protocol):
         ...
 
     def open_session(self) -> Session: ...
+
+    @property
+    def why_not_together(self) -> str | None:
+        """Why this backend cannot answer several sessions at once; None if it can."""
+        ...
+
+    def reply_many(self, asked: Sequence[tuple[Session, TurnRequest]]) -> Sequence[Reply]:
+        """Answer one request of each of several sessions together, in order. Ids are ticked on each request's own
+        stopwatch. Only to be called where `why_not_together` is None."""
+        ...

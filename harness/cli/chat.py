@@ -162,7 +162,7 @@ def _talk(settings: Settings, notes: Console) -> bool:
     dialog = replay(settings.conversation, circumstances, settings.rules, turns=talk.turns())
     voice = _Voice(backend, live=live)
     record = None
-    for record in drive(dialog, backend.open_session(), backend.gauge, voice.hear):
+    for record in drive(dialog, backend.open_session(), backend.gauges, voice.hear):
         voice.finish(record)
         talk.add(record)
         if record.failure is not None:

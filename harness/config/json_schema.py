@@ -47,6 +47,12 @@ def config_schema() -> dict[str, Any]:
         "anyOf": [{**files, "title": "Conversations"}, {"$ref": "#/$defs/ConversationFilter"}],
         "description": properties["conversations"]["description"],
     }
+    levels = properties["concurrency"]
+    properties["concurrency"] = {
+        "anyOf": [levels["items"], {key: levels[key] for key in ("type", "items", "minItems")}],
+        "default": 1,
+        "description": levels["description"],
+    }
     offered = [parameter for parameter in _allowed().values() if not parameter.refused]
     parts.update({_value_name(parameter): _or_axis(_one(parameter)) for parameter in offered})
     parts["Parameters"] = _parameters()

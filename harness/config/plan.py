@@ -1,10 +1,11 @@
 """A config, carried out on paper: the models, samplings and conversations of a run, its cells and their order.
 
-    cells = models × samplings × conversations × repeats × launches
+    cells = models × samplings × conversations × repeats × launches × levels of concurrency
 
 Order matters where machines drift. The models take turns over the launches, A B then B A; within a launch the repeats
 follow each other, and within a repeat samplings and conversations are shuffled by a generator seeded with
-(seed, launch, repeat) – the same for every model, the same in every process, the same when a run is resumed.
+(seed, launch, repeat) – the same for every model, the same in every process, the same when a run is resumed. Where
+several conversations are replayed at a time, those of one sampling follow each other: they share a batch.
 """
 
 from __future__ import annotations
@@ -69,10 +70,20 @@ class Plan:
         """The cells of one model in one launch, in the order in which they are played."""
         cells: list[Cell] = []
         for repeat in range(self.repeats):
-            pairs = [(sampling, talk) for sampling in self.samplings for talk in self.conversations]
             # Text as a seed is hashed by SHA-512, which is the same in every process (hash() is not).
-            random.Random(f"{self.seed}/{launch}/{repeat}").shuffle(pairs)  # noqa: S311 - an order, not a secret
-            cells += [Cell(model_label, sampling.name, talk.id, repeat, launch) for sampling, talk in pairs]
+            dice = random.Random(f"{self.seed}/{launch}/{repeat}")  # noqa: S311 - an order, not a secret
+            levels = list(self.config.concurrency)
+            if len(levels) > 1:  # a single one draws nothing, so that its order is that of every version before
+                dice.shuffle(levels)
+            for concurrency in levels:
+                pairs = [(sampling, talk) for sampling in self.samplings for talk in self.conversations]
+                dice.shuffle(pairs)
+                if concurrency > 1:
+                    order = list(dict.fromkeys(sampling.name for sampling, _ in pairs))
+                    pairs.sort(key=lambda pair: order.index(pair[0].name))
+                cells += [
+                    Cell(model_label, sampling.name, talk.id, repeat, launch, concurrency) for sampling, talk in pairs
+                ]
         return tuple(cells)
 
     def cells(self) -> Iterator[Cell]:
@@ -92,13 +103,18 @@ class Plan:
 
     @property
     def n_cells(self) -> int:
-        return len(self.models) * len(self.samplings) * len(self.conversations) * self.repeats * self.launches
+        return len(self.conversations) * self._n_settings
+
+    @property
+    def _n_settings(self) -> int:
+        """How often each conversation is played."""
+        levels = len(self.config.concurrency)
+        return len(self.models) * len(self.samplings) * levels * self.repeats * self.launches
 
     @property
     def n_turns(self) -> int:
         """Turns that are generated and measured, warm-up not counted."""
-        turns = sum(len(self.turns_of(conversation)) for conversation in self.conversations)
-        return turns * len(self.models) * len(self.samplings) * self.repeats * self.launches
+        return sum(len(self.turns_of(conversation)) for conversation in self.conversations) * self._n_settings
 
     def resolved(self) -> dict[str, Any]:
         """The plan as JSON: nothing is left to defaults, globs or files that may change."""

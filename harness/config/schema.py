@@ -19,7 +19,8 @@ from pydantic_core import PydanticCustomError
 from harness.documents import Shape
 from harness.records import History, KvCache, Length, OnOverflow
 
-Engine = Literal["generate"]
+Engine = Literal["generate", "decode", "compiled", "batched", "continuous"]
+Weights = Literal["saved", "random"]
 ChatFormat = Literal["auto", "template", "transcript"]
 Lane = Literal["speed", "behaviour"]
 
@@ -61,7 +62,21 @@ class ModelSpec(Shape):
     )
     trust_remote_code: Annotated[bool, Field(description="Run code that comes with the model")] = False
     use_safetensors: Annotated[bool, Field(description="false also accepts pickled weights, which can run code")] = True
-    engine: Annotated[Engine, Field(description="Who turns the crank: generate = stock model.generate")] = "generate"
+    weights: Annotated[
+        Weights,
+        Field(
+            description="saved: what the model was trained to; random: made on the spot, for speed and memory without "
+            "a download (model is then a Hub id, a directory, a config.json or shape:NAME)"
+        ),
+    ] = "saved"
+    engine: Annotated[
+        Engine,
+        Field(
+            description="Who turns the crank: generate = stock model.generate; decode = our own loop; compiled = that "
+            "loop on a static cache under torch.compile; batched = several conversations in lock-step; "
+            "continuous = transformers' continuous batching"
+        ),
+    ] = "generate"
     kv_cache: Annotated[
         KvCache, Field(description="reuse: kept across the turns of a conversation; fresh: every turn prefills anew")
     ] = "reuse"
@@ -132,9 +147,39 @@ class RunConfig(Shape):
     ] = "stop"
     repeats: Annotated[int, Field(ge=1, description="How often each cell is played within a launch")] = 1
     launches: Annotated[int, Field(ge=1, description="Fresh processes per model, the models taking turns")] = 1
+    concurrency: Annotated[
+        list[Annotated[int, Field(ge=1)]],
+        Field(min_length=1, description="Conversations replayed at a time; a list is an axis of the matrix"),
+        _or_say("a whole number from 1, or a list of them"),
+    ] = [1]  # noqa: RUF012 – pydantic copies it
+    on_unbatchable: Annotated[
+        Literal["error", "sequential"],
+        Field(description="What happens at a concurrency above 1 to a model whose engine cannot batch it"),
+    ] = "error"
     warmup: Annotated[
-        int, Field(ge=0, description="Conversations replayed before measuring, per launch and sampling")
-    ] = 1
+        int | Literal["auto"],
+        Field(
+            description="How often the longest conversation is replayed before measuring, per launch, sampling and "
+            "concurrency; auto: until two passes take the same time, five at most"
+        ),
+        _or_say("auto, or a whole number from 0"),
+    ] = "auto"
+    threads: Annotated[
+        int | None, Field(ge=1, description="Threads a worker computes with on the CPU; null: what torch chooses")
+    ] = None
+    cpu_affinity: Annotated[
+        list[Annotated[int, Field(ge=0)]] | None,
+        Field(min_length=1, description="Processors a worker may run on, by number; null: all it is given"),
+    ] = None
+    sample_devices_s: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Look at accelerators and host every so many seconds while turns are played; null: never, as "
+            "looking costs time that is measured",
+        ),
+    ] = None
     seed: Annotated[int, Field(description="Base of every turn's own seed, and of the order of cells")] = 0
     timeout: Annotated[
         float | None, Field(gt=0, allow_inf_nan=False, description="Seconds a turn may take; null: no limit")
@@ -145,6 +190,25 @@ class RunConfig(Shape):
 
     _source: str = PrivateAttr(default="config")
     _given: dict[str, Any] | None = PrivateAttr(default=None)
+
+    @field_validator("concurrency", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: Any) -> Any:
+        return value if isinstance(value, list) else [value]
+
+    @field_validator("concurrency")
+    @classmethod
+    def _no_level_twice(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError("has a level twice")
+        return value
+
+    @field_validator("warmup")
+    @classmethod
+    def _not_negative(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 0:
+            raise ValueError("should be auto, or a whole number from 0")
+        return value
 
     @field_validator("template_now")
     @classmethod

@@ -32,7 +32,7 @@ class HandCrankedClock:
 class Stopwatch:
     """The stamps of one turn. Every method reads the clock first and does its bookkeeping afterwards."""
 
-    __slots__ = ("_clock", "_generated", "_ready", "_start", "_templated", "_ticks", "_tokenized")
+    __slots__ = ("_clock", "_generated", "_ready", "_start", "_templated", "_tick_ids", "_tick_ns", "_tokenized")
 
     def __init__(self, clock: Clock = real_clock) -> None:
         self._clock = clock
@@ -40,7 +40,8 @@ class Stopwatch:
         self._tokenized: int | None = None
         self._generated: int | None = None
         self._ready: int | None = None
-        self._ticks: list[tuple[int, int]] = []
+        self._tick_ns: list[int] = []
+        self._tick_ids: list[int] = []
         self._start = clock()
 
     def templated(self) -> None:
@@ -51,7 +52,8 @@ class Stopwatch:
 
     def tick(self, ids: int) -> None:
         """`ids` generated ids have arrived on the host."""
-        self._ticks.append((self._clock(), ids))
+        self._tick_ns.append(self._clock())
+        self._tick_ids.append(ids)
 
     def generated(self) -> None:
         self._generated = self._clock()
@@ -75,5 +77,6 @@ class Stopwatch:
             tokenized_ns=since(self._tokenized),
             generated_ns=since(self._generated),
             ready_ns=since(self._ready),
-            ticks=tuple((ns - start, ids) for ns, ids in self._ticks),
+            tick_ns=tuple([ns - start for ns in self._tick_ns]),
+            tick_ids=None if self._tick_ids.count(1) == len(self._tick_ids) else tuple(self._tick_ids),
         )

@@ -39,7 +39,14 @@ class Job:
     """Models to look at (tokenizer and configs, no weights) before loading: the first worker of a run finds the
     mistakes of all of them, not the last one an hour later."""
     warmups: tuple[Play, ...]
+    """One for every sampling and level of concurrency."""
     plays: tuple[Play, ...]
+    warmup_passes: int | None = None
+    """How often each warm-up is played; None: until two passes take the same time."""
+    sequential_if_unbatchable: bool = False
+    threads: int | None = None
+    cpu_affinity: tuple[int, ...] | None = None
+    sample_devices_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,8 @@ class Loaded:
     report: LoadReport
     effective: Mapping[str, EffectiveSettings]
     threads: int | None
+    cpu_affinity: tuple[int, ...] | None
+    """The processors this worker may run on; None where the system does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,17 @@ class LoadFailed:
     """The model could not be loaded; the worker ends."""
 
     failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed:
+    """A sampling at a level of concurrency has been warmed up."""
+
+    sampling: str
+    concurrency: int
+    passes: int
+    settled: bool | None
+    """Whether the last two passes took the same time; None where the number of passes was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +99,7 @@ class Refused:
     mistakes: tuple[Mistake, ...]
 
 
-Event = Refused | Loaded | LoadFailed | TurnDone | CellDone
+Event = Refused | Loaded | LoadFailed | Warmed | TurnDone | CellDone
 
 
 @dataclass(frozen=True, slots=True)

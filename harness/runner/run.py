@@ -31,6 +31,7 @@ from harness.runner.messages import (
     Refused,
     RunStarted,
     TurnDone,
+    Warmed,
     Watch,
     WorkerDied,
     WorkerStarted,
@@ -38,6 +39,7 @@ from harness.runner.messages import (
 from harness.runner.process import WorkerProcess
 from harness.store import WORKERS_LOG, RunWriter, create, next_attempts, read_manifest, reopen, runs, settled
 
+_LOAD_TIMES = ("load_s", "import_s", "weights_s", "first_forward_s", "compile_s")
 _FRUITLESS_DEATHS = 2
 """After so many worker deaths in a row without one finished conversation, the rest of the launch is given up."""
 
@@ -167,7 +169,7 @@ class _Execution:
             failure = self._work_on(spec, launch, pending)
             if failure is None:
                 return
-            fruitless = 0 if len(self._done) > before + 1 else fruitless + 1
+            fruitless = 0 if len(self._done) > before + pending[0].concurrency else fruitless + 1
             if fruitless >= _FRUITLESS_DEATHS:
                 self._give_up(spec, [cell for cell in pending if cell not in self._done], failure)
 
@@ -175,7 +177,7 @@ class _Execution:
         """Let one worker play the pending cells; returns why it died, or None if it finished (or could not load)."""
         label = label_of(spec)
         self._watch(WorkerStarted(label, launch, self._plan.launches))
-        told: list[TurnRecord] = []
+        told: dict[Cell, list[TurnRecord]] = {}
         phase = "load"
         with WorkerProcess(
             self._job(spec, launch, pending), self._writer.path / WORKERS_LOG, self._plan.config.timeout
@@ -187,7 +189,7 @@ class _Execution:
                         raise DocumentError(mistakes)
                     case Loaded():
                         self._fresh = False
-                        phase = "warmup" if self._plan.config.warmup else "measure"
+                        phase = "measure" if self._plan.config.warmup == 0 else "warmup"
                         self._note_launch(label, launch, event)
                     case LoadFailed(failure):
                         self._note_launch(label, launch, event)
@@ -196,19 +198,22 @@ class _Execution:
                         self._writer.append(record)
                         if record.circumstances.phase == "measure":
                             phase = "measure"
-                            told.append(record)
+                            told.setdefault(record.circumstances.cell, []).append(record)
+                    case Warmed():
+                        self._note_warmup(event)
                     case CellDone(cell):
                         self._writer.sync()
                         self._done.add(cell)
-                        told.clear()
+                        told.pop(cell, None)
                 self._watch(event)
-            in_flight = next((cell for cell in pending if cell not in self._done), None)
-            if in_flight is None:
+            in_flight = _in_flight([cell for cell in pending if cell not in self._done])
+            if not in_flight:
                 return None
             failure = worker.failure("decode" if phase == "measure" else phase)
         self._watch(WorkerDied(label, launch, failure))
         if phase == "measure":  # before that no conversation is to blame
-            self._record_failure(spec, in_flight, told, failure)
+            for cell in in_flight:
+                self._record_failure(spec, cell, told.get(cell, []), failure)
             self._writer.sync()
         return failure
 
@@ -218,9 +223,10 @@ class _Execution:
             self._plan.conversations, key=lambda conversation: sum(len(turn.user) for turn in conversation.turns)
         )
         warmups = [
-            self._play(spec, Cell(label_of(spec), name, longest.id, repeat, launch), warm=True)
+            self._play(spec, Cell(label_of(spec), name, longest.id, 0, launch, concurrency), warm=True)
             for name in self._samplings
-            for repeat in range(config.warmup)
+            for concurrency in config.concurrency
+            if config.warmup != 0
         ]
         return Job(
             spec=spec,
@@ -230,6 +236,11 @@ class _Execution:
             check_first=self._plan.models if self._fresh else (),
             warmups=tuple(warmups),
             plays=tuple(self._play(spec, cell) for cell in pending),
+            warmup_passes=None if config.warmup == "auto" else config.warmup,
+            sequential_if_unbatchable=config.on_unbatchable == "sequential",
+            threads=config.threads,
+            cpu_affinity=None if config.cpu_affinity is None else tuple(config.cpu_affinity),
+            sample_devices_s=config.sample_devices_s,
         )
 
     def _play(self, spec: ModelSpec, cell: Cell, *, warm: bool = False) -> Play:
@@ -270,16 +281,16 @@ class _Execution:
     def _note_launch(self, model: str, launch: int, event: Loaded | LoadFailed) -> None:
         """Keep in the manifest what this process loaded, and every warning once."""
         manifest = self._writer.manifest
-        entry: dict[str, Any] = {"model": model, "launch": launch}
+        entry: dict[str, Any] = {"model": model, "launch": launch, "warmups": []}
         warnings: list[str] = list(manifest["warnings"])
         if isinstance(event, Loaded):
             entry |= {
-                **{
-                    name: getattr(event.report, name) for name in ("load_s", "import_s", "weights_s", "first_forward_s")
-                },
+                **{name: getattr(event.report, name) for name in _LOAD_TIMES},
                 "facts": dict(event.report.facts),
+                "roofline": event.report.roofline,
                 "notices": event.report.notices,
                 "threads": event.threads,
+                "cpu_affinity": event.cpu_affinity,
                 "effective": event.effective,
             }
             warnings += [f"{model}: {notice}" for notice in event.report.notices]
@@ -293,10 +304,24 @@ class _Execution:
         manifest["warnings"] = list(dict.fromkeys(warnings))
         self._writer.save_manifest()
 
+    def _note_warmup(self, warmed: Warmed) -> None:
+        """Keep with the launch that is under way how it was warmed up."""
+        self._writer.manifest["launches"][-1]["warmups"].append(warmed)
+        self._writer.save_manifest()
+
     def _discard_if_empty(self) -> None:
         """A new run whose models turned out to be unusable leaves nothing behind."""
         if self._fresh:
             shutil.rmtree(self._writer.path)
+
+
+def _in_flight(undone: Sequence[Cell]) -> Sequence[Cell]:
+    """Who was being played when a worker died: the first of the cells that are not done, and its lane's next ones."""
+    if not undone:
+        return []
+    first = undone[0]
+    lane = (first.sampling, first.repeat, first.concurrency)
+    return [cell for cell in undone if (cell.sampling, cell.repeat, cell.concurrency) == lane][: first.concurrency]
 
 
 def failed_turn(play: Play, told: Sequence[TurnRecord], failure: Failure) -> TurnRecord | None:

@@ -7,22 +7,26 @@ that waits for the parent's end of stdin to close ends the process when the pare
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from harness.backends.open import open_backend, preview
 from harness.backends.seam import Backend
-from harness.chat import replay
+from harness.chat import Dialog, replay
 from harness.errors import HarnessError, Mistake
-from harness.records import Failure, Message
-from harness.runner.drive import drive
+from harness.records import Failure, Message, TurnRecord
+from harness.runner.drive import Told, drive, drive_together
 from harness.runner.messages import CellDone, Event, Job, Loaded, LoadFailed, Play, Refused, TurnDone
+from harness.runner.order import lanes, warm_up
 
 Say = Callable[[Event], None]
+
+_HOW_TO_BATCH = "use engine: batched for it, or on_unbatchable: sequential"
 
 
 def main() -> None:
@@ -40,29 +44,39 @@ def main() -> None:
 
 def work(job: Job, say: Say) -> None:
     """Do a job in this process."""
+    if job.cpu_affinity is not None:
+        os.sched_setaffinity(0, job.cpu_affinity)  # before any library counts the processors it has
     if mistakes := _check(job):
         say(Refused(mistakes))
         return
     try:
-        backend = open_backend(job.spec, chat_format=job.chat_format, template_now=job.template_now)
+        backend = open_backend(
+            job.spec, chat_format=job.chat_format, template_now=job.template_now, threads=job.threads
+        )
         length = job.plays[0].circumstances.length
         effective = {name: backend.effective(sampling, length) for name, sampling in job.samplings.items()}
     except HarnessError as error:
         say(LoadFailed(Failure(type(error).__name__, "load", str(error))))
         return
+    gc.freeze()  # what loading left behind is not looked through at every collection between turns
     torch = sys.modules.get("torch")
-    say(Loaded(backend.report, effective, torch.get_num_threads() if torch is not None else None))
-    for play in (*job.warmups, *job.plays):
-        _play(play, backend, say)
+    affinity = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None
+    say(Loaded(backend.report, effective, torch.get_num_threads() if torch is not None else None, affinity))
+    player = _Player(backend, say)
+    for play in job.warmups:
+        say(warm_up(play, job.warmup_passes, player.play))
+    for lane in lanes(job.plays):
+        player.play(lane)
 
 
 def _check(job: Job) -> tuple[Mistake, ...]:
     """What is wrong with the models of the run, as far as their tokenizers and configs tell."""
     first = job.plays[0]
+    together = max((play.circumstances.cell.concurrency for play in job.plays), default=1)
     mistakes: list[Mistake] = []
     for spec in job.check_first:
         try:
-            preview(
+            seen = preview(
                 spec,
                 samplings=job.samplings,
                 length=first.circumstances.length,
@@ -73,15 +87,43 @@ def _check(job: Job) -> tuple[Mistake, ...]:
             )
         except HarnessError as error:
             mistakes += error.mistakes
+            continue
+        if together > 1 and seen.why_not_together is not None and not job.sequential_if_unbatchable:
+            fact = f"cannot be replayed at concurrency {together}: {seen.why_not_together}"
+            mistakes.append(Mistake(spec.model, fact, _HOW_TO_BATCH))
     return tuple(mistakes)
 
 
-def _play(play: Play, backend: Backend, say: Say) -> None:
-    dialog = replay(play.conversation, play.circumstances, play.rules)
-    for record in drive(dialog, backend.open_session(), backend.gauge):
-        say(TurnDone(record))
-    if play.circumstances.phase == "measure":
-        say(CellDone(play.circumstances.cell))
+class _Player:
+    """Plays conversations with a loaded model, one after the other or several at a time."""
+
+    def __init__(self, backend: Backend, say: Say) -> None:
+        self._backend = backend
+        self._say = say
+        self._together = backend.why_not_together is None
+
+    def play(self, lane: Sequence[Play]) -> list[TurnRecord]:
+        """Play the conversations of a lane, reporting every turn and the end of every measured conversation."""
+        concurrency = lane[0].circumstances.cell.concurrency
+        dialogs = [replay(play.conversation, play.circumstances, play.rules) for play in lane]
+        if concurrency > 1 and self._together:
+            news = drive_together(dialogs, self._backend, concurrency)
+        else:
+            news = self._in_turn(dialogs)
+        told = []
+        for index, record in ((one.index, one.record) for one in news):
+            if record is not None:
+                self._say(TurnDone(record))
+                told.append(record)
+            elif lane[index].circumstances.phase == "measure":
+                self._say(CellDone(lane[index].circumstances.cell))
+        return told
+
+    def _in_turn(self, dialogs: Sequence[Dialog]) -> Iterator[Told]:
+        for index, dialog in enumerate(dialogs):
+            for record in drive(dialog, self._backend.open_session(), self._backend.gauges):
+                yield Told(index, record)
+            yield Told(index, None)
 
 
 def _end_with_parent(stdin: BinaryIO) -> None:

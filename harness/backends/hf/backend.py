@@ -13,9 +13,9 @@ from harness.backends.hf.formats import Format
 from harness.backends.hf.reasoning import special_texts
 from harness.backends.hf.session import HfSession
 from harness.backends.hf.settings import Settled, settle
-from harness.backends.seam import EffectiveSettings, LoadReport
+from harness.backends.seam import EffectiveSettings, LoadReport, Reply, Session, TurnRequest
 from harness.config.schema import ModelSpec
-from harness.meters.memory import MemoryGauge
+from harness.meters.gauges import Gauges
 from harness.records import Length
 
 
@@ -31,14 +31,14 @@ class HfBackend:
         own: Mapping[str, Any],
         context_tokens: int | None,
         report: LoadReport,
-        gauge: MemoryGauge,
+        gauges: Gauges,
     ) -> None:
         self.spec = spec
         self.model = model
         self.tokenizer = tokenizer
         self.format = chat_format
         self.report = report
-        self.gauge = gauge
+        self.gauges = gauges
         self.specials = special_texts(tokenizer)
         self._own = own
         self._context_tokens = context_tokens
@@ -77,3 +77,10 @@ class HfBackend:
 
     def open_session(self) -> HfSession:
         return HfSession(self)
+
+    @property
+    def why_not_together(self) -> str | None:
+        return f"the engine {self.spec.engine} answers one conversation at a time"
+
+    def reply_many(self, asked: Sequence[tuple[Session, TurnRequest]]) -> Sequence[Reply]:
+        raise NotImplementedError(self.why_not_together)

@@ -23,7 +23,7 @@ from harness.backends.seam import LoadReport
 from harness.config.schema import ChatFormat, ModelSpec
 from harness.errors import ModelError
 from harness.meters.clock import real_clock
-from harness.meters.memory import MemoryGauge
+from harness.meters.gauges import Gauges
 from harness.records import Memory
 
 _PAGE = 4096  # bytes; larger pages are touched more than once, which does no harm
@@ -56,16 +56,21 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     notices = [*form.notices, *_notices(spec, model, missing)]
     if model.device.type == "mps":
         stream_on_time()
-    gauge = MemoryGauge(torch.accelerator, _accelerators_of(model))  # new, so its peaks are what is in use now
+    gauges = Gauges(torch.accelerator, _accelerators_of(model))  # new, so its peaks are what is in use now
     report = LoadReport(
         load_s=libraries_s + (ready_ns - started_ns) / 1e9,
         import_s=libraries_s + (imported_ns - started_ns) / 1e9,
         weights_s=(loaded_ns - imported_ns) / 1e9,
         first_forward_s=(ready_ns - loaded_ns) / 1e9,
-        facts=_facts(source, model, form, gauge.read()),
+        facts=_facts(source, model, form, gauges.read().memory),
         notices=tuple(notices),
     )
-    return HfBackend(spec, model, source.tokenizer, form, own, context_tokens(source.config), report, gauge)
+    return HfBackend(spec, model, source.tokenizer, form, own, context_tokens(source.config), report, gauges)
+
+
+def use_threads(threads: int) -> None:
+    """Let torch compute one operation with so many threads on the CPU, in this process."""
+    torch.set_num_threads(threads)
 
 
 def _load_weights(source: Source) -> tuple[PreTrainedModel, list[str]]:

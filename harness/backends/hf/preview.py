@@ -54,4 +54,11 @@ def preview(
         ).effective
         for label, sampling in samplings.items()
     }
-    return Preview(prompt, len(form.encode(prompt)), context, effective, (*form.notices, *notices))
+    return Preview(
+        prompt,
+        len(form.encode(prompt)),
+        context,
+        effective,
+        (*form.notices, *notices),
+        why_not_together=f"the engine {spec.engine} answers one conversation at a time",
+    )

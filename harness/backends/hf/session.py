@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,26 @@ class _Prompt:
 
 
 @dataclass(slots=True)
-class _Progress:
-    """How far a turn has come, for the record of one that fails."""
+class OpenTurn:
+    """A turn whose prompt is ready, and how far it has come since: what an engine is given to answer."""
 
+    request: TurnRequest
+    settled: Settled
     phase: str = "template"
+    """Where a failure would have struck."""
     facts: dict[str, Any] = field(default_factory=dict)
+    """What is known of the turn whatever becomes of it, for its reply."""
+    prompt_ids: list[int] = field(default_factory=list)
+    room: int = 0
+    """How many ids may be generated; with none there is nothing to do."""
+    reader: Reader | None = None
+    stop_found: Callable[[list[int]], bool] | None = None
+    """Whether the generated ids hold a stop string; None where there is none to look for."""
+
+    def arrived(self, ids: Sequence[int], on_tokens: OnTokens) -> None:
+        """The engine's word that these ids have just been ticked."""
+        self.phase = "decode"
+        on_tokens(ids)
 
 
 class HfSession:
@@ -40,99 +56,111 @@ class HfSession:
 
     def __init__(self, backend: HfBackend) -> None:
         self._backend = backend
-        self._cache = ConversationCache(backend.model, backend.spec.kv_cache)
+        self.cache = ConversationCache(backend.model, backend.spec.kv_cache)
         self._dropped = 0
 
     def reply(self, request: TurnRequest, on_tokens: OnTokens) -> Reply:
         """Answer one request. What goes wrong is in the reply; only a sampling that cannot be carried out at all
         raises (UsageError)."""
-        settled = self._backend.settled(request.sampling, request.length)
-        progress = _Progress()
+        turn = OpenTurn(request, self._backend.settled(request.sampling, request.length))
         failure: Failure | None = None
         try:
-            reply = self._answer(request, settled, on_tokens, progress)
+            reply = self._answer(turn, on_tokens)
         except Exception as error:  # noqa: BLE001 - whatever happens inside a turn is that turn's failure
-            failure = failure_of(error, progress.phase)
+            failure = failure_of(error, turn.phase)
         if failure is not None:
             # Only here, outside the except block, has the traceback let go of the tensors it held, the cache's among
             # them: what was taken for this turn is not held any more.
             if failure.kind == "OutOfMemory":
                 gc.collect()
                 free_memory()
-            return Reply(failure=failure, **progress.facts)
+            return Reply(failure=failure, **turn.facts)
         synchronize()  # what this turn left on the device is no business of the next turn's stopwatch
         return reply
 
-    def _answer(self, request: TurnRequest, settled: Settled, on_tokens: OnTokens, progress: _Progress) -> Reply:
-        watch, limits = request.stopwatch, settled.limits
-        fitted = self._prompt(request, settled, progress)
-        watch.tokenized()
+    def _answer(self, turn: OpenTurn, on_tokens: OnTokens) -> Reply:
+        self.prepare(turn)
+        if turn.room == 0:
+            return self.nothing(turn)
+        cache, cached = self.cache.take(turn.prompt_ids) if self._backend.may_hold(turn.settled) else (None, 0)
+        generated = generate(
+            self._backend.model,
+            turn.prompt_ids,
+            turn.settled,
+            room=turn.room,
+            seed=turn.request.seed,
+            cache=cache,
+            stopwatch=turn.request.stopwatch,
+            on_tokens=lambda ids: turn.arrived(ids, on_tokens),
+            timeout_s=turn.request.timeout_s,
+            stop_found=turn.stop_found,
+        )
+        reply = self.finish(turn, generated, cached)
+        self.cache.keep(cache, [*turn.prompt_ids, *generated.ids])
+        return reply
+
+    def prepare(self, turn: OpenTurn) -> None:
+        """Make the prompt: stamps `templated` and `tokenized`. Raises whatever a template or the overflow rule does."""
+        request, settled = turn.request, turn.settled
+        fitted = self._prompt(turn)
+        request.stopwatch.tokenized()
         prompt = fitted.prompt
         self._dropped = fitted.dropped
-        progress.facts = {
+        turn.facts = {
             "prompt_tokens": len(prompt.ids),
             "prompt_hash": short_hash(array("q", prompt.ids).tobytes()),
             "dropped_messages": fitted.dropped,
             "notices": prompt.notices,
         }
-        progress.phase = "prefill"
-        room = limits.room(len(prompt.ids))
+        turn.phase = "prefill"
+        turn.prompt_ids = prompt.ids
+        room = settled.limits.room(len(prompt.ids))
         assert room is not None, "settle() always sets max_new_tokens or max_length"
-        if room == 0:
-            return Reply(
-                text="",
-                finish_reason=limits.total_reason,
-                completion_tokens=0,
-                tokens_left=0,
-                gold_tokens=self._backend.count(request.gold),
-                **progress.facts,
-            )
+        turn.room = room
         strings = settled.stop_strings
         if request.length == "natural":
             strings += self._backend.format.stop_strings(request.persona)
-        reader = Reader(self._backend.tokenizer, self._backend.specials, prompt.text, strings)
-        cache, cached = self._cache.take(prompt.ids) if self._backend.may_hold(settled) else (None, 0)
+        turn.reader = Reader(self._backend.tokenizer, self._backend.specials, prompt.text, strings)
+        turn.stop_found = turn.reader.stop_found if strings else None
 
-        def arrived(ids: Any) -> None:
-            progress.phase = "decode"
-            on_tokens(ids)
-
-        generated = generate(
-            self._backend.model,
-            prompt.ids,
-            settled,
-            room=room,
-            seed=request.seed,
-            cache=cache,
-            stopwatch=watch,
-            on_tokens=arrived,
-            timeout_s=request.timeout_s,
-            stop_found=reader.stop_found if strings else None,
+    def nothing(self, turn: OpenTurn) -> Reply:
+        """The reply to a prompt that leaves no room for a single id."""
+        return Reply(
+            text="",
+            finish_reason=turn.settled.limits.total_reason,
+            completion_tokens=0,
+            tokens_left=0,
+            gold_tokens=self._backend.count(turn.request.gold),
+            **turn.facts,
         )
-        progress.phase = "detokenize"
-        said = reader.read(generated.ids)
-        watch.ready()
-        progress.phase = "decode"
+
+    def finish(self, turn: OpenTurn, generated: Generated, cached: int) -> Reply:
+        """Read what was generated: stamps `ready`. Raises NonFiniteLogitsError where the logits were not numbers."""
+        assert turn.reader is not None, "the turn was prepared"
+        turn.phase = "detokenize"
+        said = turn.reader.read(generated.ids)
+        turn.request.stopwatch.ready()
+        turn.phase = "decode"
         generated.demand_finite()
         ids = generated.ids
-        self._cache.keep(cache, [*prompt.ids, *ids])
         return Reply(
             text=said.answer,
             reasoning=said.reasoning,
-            finish_reason=self._finish_reason(generated, settled),
+            finish_reason=self._finish_reason(generated, turn.settled),
             cached_tokens=cached,
             completion_ids=ids,
             completion_tokens=len(ids),
-            tokens_left=limits.left(len(prompt.ids), len(ids)),
-            visible_ids=reader.visible_ids(ids),
-            answer_ids=reader.answer_ids(ids),
-            gold_tokens=self._backend.count(request.gold),
-            **progress.facts,
+            tokens_left=turn.settled.limits.left(len(turn.prompt_ids), len(ids)),
+            visible_ids=turn.reader.visible_ids(ids),
+            answer_ids=turn.reader.answer_ids(ids),
+            gold_tokens=self._backend.count(turn.request.gold),
+            **turn.facts,
         )
 
-    def _prompt(self, request: TurnRequest, settled: Settled, progress: _Progress) -> Fitted[_Prompt]:
+    def _prompt(self, turn: OpenTurn) -> Fitted[_Prompt]:
         """Render and encode under the overflow rule. The first rendering is the templating that is stamped; rendering
         again with fewer messages counts as tokenising."""
+        request = turn.request
         templated = False
 
         def render(messages: tuple[Message, ...]) -> _Prompt:
@@ -141,14 +169,14 @@ class HfSession:
             if not templated:
                 request.stopwatch.templated()
                 templated = True
-                progress.phase = "tokenize"
+                turn.phase = "tokenize"
             return _Prompt(text, self._backend.format.encode(text), notices)
 
         return fit(
             request.messages,
             render,
             lambda prompt: len(prompt.ids),
-            settled.limits,
+            turn.settled.limits,
             request.on_overflow,
             self._dropped if request.on_overflow == "drop_oldest" else 0,
         )
