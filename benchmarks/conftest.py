@@ -1,17 +1,44 @@
 """Interleaved pairs: the one way speed is measured here."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import pytest
 
+from harness.backends.open import open_backend
+from harness.config.schema import ModelSpec
+
+TEMPLATE_NOW = "2026-01-01T00:00:00"
+MODELS = ("builtin:pico", "shape:llama-100m")
+"""A model so small that everything but the model shows, and one whose layers take most of the time."""
+
+
+def backend(model: str, **spec):
+    """A loaded model; `spec` are fields of its ModelSpec."""
+    return open_backend(ModelSpec(model=model, dtype="float32", **spec), chat_format="auto", template_now=TEMPLATE_NOW)
+
 
 @pytest.fixture
-def paired(benchmark, capsys) -> Callable[[Callable[[], None], Callable[[], None], int], float]:
+def report(benchmark, capsys) -> Callable[..., float]:
+    """Keep the ratios of pairs with the benchmark and print their median and quartiles; returns the median."""
+
+    def keep(name: str, ratios: Sequence[float]) -> float:
+        ratio = statistics.median(ratios)
+        low, _, high = statistics.quantiles(ratios, n=4)
+        benchmark.extra_info[name] = {"median": ratio, "quartiles": [low, high], "pairs": len(ratios)}
+        with capsys.disabled():
+            print(f"\n{benchmark.name}: {name} {ratio:.3f} (quartiles {low:.3f}–{high:.3f}, {len(ratios)} pairs)")
+        return ratio
+
+    return keep
+
+
+@pytest.fixture
+def paired(benchmark, report) -> Callable[..., float]:
     """Run `ours` and `theirs` in turn; returns the median of ours/theirs, which is also kept with the benchmark."""
 
-    def measure(ours: Callable[[], None], theirs: Callable[[], None], rounds: int) -> float:
+    def measure(ours: Callable[[], object], theirs: Callable[[], object], rounds: int, name: str = "ratio") -> float:
         ours()
         theirs()
         their_seconds: list[float] = []
@@ -22,14 +49,6 @@ def paired(benchmark, capsys) -> Callable[[Callable[[], None], Callable[[], None
             their_seconds.append(perf_counter() - start)
 
         benchmark.pedantic(ours, setup=before_each_round, rounds=rounds)
-        ratios = [own / their for own, their in zip(benchmark.stats.stats.data, their_seconds, strict=True)]
-        ratio = statistics.median(ratios)
-        quarters = statistics.quantiles(ratios, n=4)
-        benchmark.extra_info["median_ratio"] = ratio
-        with capsys.disabled():
-            print(
-                f"\n{benchmark.name}: ratio {ratio:.3f} (quartiles {quarters[0]:.3f}–{quarters[2]:.3f}, {rounds} pairs)"
-            )
-        return ratio
+        return report(name, [own / their for own, their in zip(benchmark.stats.stats.data, their_seconds, strict=True)])
 
     return measure
