@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import uuid
+from types import SimpleNamespace
+
 import pynvml
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.meters import accelerators
-from harness.meters.accelerators import THROTTLE_REASONS, Board, installed, open_nvml, throttle_reasons
+from harness.meters.accelerators import (
+    THROTTLE_REASONS,
+    Board,
+    Device,
+    as_torch_knows,
+    installed,
+    open_nvml,
+    throttle_reasons,
+)
 from harness.records import DeviceState
 from tests.fake_nvml import Card, FakeNvml
 
@@ -21,6 +33,13 @@ def test_a_device_is_looked_up_by_its_uuid_with_or_without_the_kind_in_front(tol
     nvml = FakeNvml(Card(f"GPU-{OTHER}", used=1), Card(f"GPU-{UUID}", used=2))
 
     assert Board(nvml, told).used_bytes() == 2
+
+
+def test_torch_tells_name_index_and_uuid_and_other_makers_no_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuid.UUID(UUID)))
+
+    assert as_torch_knows(torch.device("cuda", 1)) == Device("cuda:1", 1, UUID)
+    assert as_torch_knows(torch.device("mps", 0)) == Device("mps:0", 0, None)
 
 
 def test_the_state_of_a_device_is_read_in_the_units_of_its_names() -> None:
@@ -41,9 +60,9 @@ def test_memory_in_use_does_not_count_what_the_driver_keeps_for_itself() -> None
 
 
 @pytest.mark.parametrize("nvml", [None, FakeNvml(Card(f"GPU-{OTHER}"))])
-@pytest.mark.parametrize("uuid", [None, UUID])
-def test_without_nvml_or_a_card_of_that_uuid_nothing_is_known(nvml: FakeNvml | None, uuid: str | None) -> None:
-    board = Board(nvml, uuid)
+@pytest.mark.parametrize("told", [None, UUID])
+def test_without_nvml_or_a_card_of_that_uuid_nothing_is_known(nvml: FakeNvml | None, told: str | None) -> None:
+    board = Board(nvml, told)
 
     assert (board.state(), board.energy_mj(), board.used_bytes()) == (DeviceState(), None, None)
 
