@@ -148,6 +148,42 @@ class HostLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceSample:
+    """One accelerator at one moment."""
+
+    device: str
+    device_used_bytes: int | None
+    state: DeviceState
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look of the background sampler; a line of samples.jsonl."""
+
+    model: str
+    launch: int
+    at: float
+    """Wall-clock time, seconds since the epoch."""
+    host_rss_bytes: int
+    host_load: HostLoad
+    """Since the look before."""
+    devices: tuple[DeviceSample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerCost:
+    """What a background sampler has done so far in one launch, and what that took."""
+
+    every_s: float
+    """As it was asked to."""
+    samples: int
+    reached_s: float | None
+    """Between one look and the next, on average; None before the second."""
+    cpu_s: float
+    """Processor time its thread has used."""
+
+
+@dataclass(frozen=True, slots=True)
 class Roofline:
     """What a model has to do per token, and what the device it is on can do: the ceiling its speed is held against."""
 
@@ -268,6 +304,12 @@ def _upgraded(line: Mapping[str, Any]) -> Mapping[str, Any]:
     stamps |= {"tick_ns": [ns for ns, _ in ticks], "tick_ids": None if set(sizes) <= {1} else sizes}
     added = {"kv_cache_bytes": None, "devices": (), "host_load": None, "batch_size": 1, "paired": True}
     return {**line, **added, "circumstances": {**circumstances, "cell": cell}, "stamps": stamps}
+
+
+def decode_sample(line: Mapping[str, Any]) -> Sample:
+    """The sample that a line of samples.jsonl holds. Raises KeyError or TypeError where it is none."""
+    devices = (DeviceSample(**{**entry, "state": _state(entry["state"])}) for entry in line["devices"])
+    return Sample(**{**line, "host_load": HostLoad(**line["host_load"]), "devices": tuple(devices)})
 
 
 def _device(entry: Mapping[str, Any]) -> DeviceTurn:

@@ -3,6 +3,7 @@
     results/<run_id>/
       manifest.json     what was asked, on what machine, what each launch loaded; replaced atomically
       turns.jsonl       one line per turn, flushed per turn, synced to disk per conversation: the truth
+      samples.jsonl     one line per look of the background sampler, where one was asked for
       workers.log       what the worker processes wrote to stderr
 
 A process that is killed can only leave an unfinished last line. It is cut off when the run is opened again, and
@@ -25,10 +26,11 @@ import orjson
 from filelock import FileLock, Timeout
 
 from harness.errors import StoreError
-from harness.records import FORMAT, READABLE, Cell, Roofline, TurnRecord, decode
+from harness.records import FORMAT, READABLE, Cell, Roofline, Sample, TurnRecord, decode, decode_sample
 
 MANIFEST = "manifest.json"
 TURNS = "turns.jsonl"
+SAMPLES = "samples.jsonl"
 WORKERS_LOG = "workers.log"
 _LOCK = ".lock"
 
@@ -85,6 +87,15 @@ class RunWriter:
             written = 0
             while written < len(line):  # an unbuffered write may take only a part, on a nearly full disk
                 written += self._file.write(line[written:])
+
+        self._guarded(write)
+
+    def append_samples(self, samples: Sequence[Sample]) -> None:
+        """Write a line for each sample. Raises StoreError when the disk is full."""
+
+        def write() -> None:
+            with (self.path / SAMPLES).open("ab") as file:
+                file.write(b"".join(orjson.dumps(sample) + b"\n" for sample in samples))
 
         self._guarded(write)
 
@@ -147,6 +158,7 @@ def reopen(path: Path) -> tuple[RunWriter, tuple[TurnRecord, ...]]:
         if _cut_torn_tail(path / TURNS):
             writer.manifest["torn_lines"] = int(writer.manifest.get("torn_lines", 0)) + 1
             writer.save_manifest()
+        _cut_torn_tail(path / SAMPLES)
         return writer, _read_turns(path / TURNS)
     except StoreError:
         writer.close()
@@ -156,6 +168,19 @@ def reopen(path: Path) -> tuple[RunWriter, tuple[TurnRecord, ...]]:
 def read(path: Path) -> StoredRun:
     """A run, complete or not; a torn last line is left out. Raises StoreError where it is not a run."""
     return StoredRun(path, read_manifest(path), _read_turns(path / TURNS))
+
+
+def read_samples(path: Path) -> tuple[Sample, ...]:
+    """What the background sampler of a run saw, a torn last line left out; nothing where there was no sampler.
+
+    Raises StoreError where the file holds something else.
+    """
+    file = path / SAMPLES
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    try:
+        return tuple(decode_sample(orjson.loads(line)) for line in lines)
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise StoreError(str(file), f"holds a line that is no sample: {error}", "restore it, or delete it") from error
 
 
 def read_manifest(path: Path) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@
     run.turns        every planned turn exactly once, with its metrics
     run.warmup       the same columns for the turns that were not measured
     run.launches     what each worker process took to load
+    run.samples      what the background sampler saw, where one ran
 
 Rows that do not exist cannot be forgotten in an average, so turns that were not reached and turns that are still
 missing have rows too; `state` tells them apart. Absent values are NA (None in columns of lists), never 0.
@@ -22,10 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.analysis.columns import frame, schema
+from harness.analysis.samples import samples_frame
 from harness.errors import StoreError
 from harness.metrics import METRICS, itl_s
 from harness.records import Cell, HostLoad, TurnRecord
-from harness.store import MANIFEST, StoredRun, read, settled
+from harness.store import MANIFEST, StoredRun, read, read_samples, settled
 
 PARQUET = "turns.parquet"
 
@@ -39,6 +41,9 @@ _LAUNCH_DTYPES = {
     "first_forward_s": "Float64",
     "compile_s": "Float64",
     "first_turn_s": "Float64",
+    "threads": "Int64",
+    "cpu_affinity": "object",
+    "sampler": "object",
     "error": "string",
     "facts": "object",
     "notices": "object",
@@ -66,6 +71,11 @@ class Run:
         """What was to be run, as the manifest holds it."""
         plan: Mapping[str, Any] = self.manifest["plan"]
         return plan
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """What the background sampler saw, read when it is asked for; empty where there was none."""
+        return samples_frame(self.run_id, read_samples(self.path))
 
 
 def load(path: str | Path) -> Run:

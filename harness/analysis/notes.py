@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.analysis.drift import drifts
 from harness.analysis.frames import Run
+from harness.analysis.samples import sampler_note
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE
 
 
@@ -51,6 +52,8 @@ def notes(run: Run) -> tuple[str, ...]:
         found.append(
             f"Turns of broken or repeated attempts: {run.superseded}. They stay in turns.jsonl and count nowhere."
         )
+    if (sampled := sampler_note(run.manifest["launches"])) is not None:
+        found.append(sampled)
     if run.manifest.get("torn_lines"):
         found.append(f"Torn lines cut off turns.jsonl: {run.manifest['torn_lines']}.")
     if run.plan["history"] == "generated" and len(run.plan["models"]) * len(run.plan["samplings"]) > 1:

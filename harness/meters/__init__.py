@@ -1,1 +1,1 @@
-"""The only clock, the only memory gauges, and what is known about the machine."""
+"""The only clock, the only gauges of memory, power and load, and what is known about the machine."""

@@ -11,12 +11,14 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from harness.meters.accelerators import installed, open_nvml
+from harness.meters.processors import allowed_processors
 
 _LIBRARIES = ("accelerate", "instruct-harness", "pandas", "safetensors", "tokenizers", "torch", "transformers")
 _VARIABLES = (
@@ -31,15 +33,15 @@ _VARIABLES = (
 
 def environment() -> dict[str, Any]:
     """Everything that may explain a difference between two runs; None where it cannot be known."""
-    gpus, driver = _accelerators()
+    gpus, driver = installed(open_nvml())
     return {
         "os": platform.platform(),
         "python": sys.version.split()[0],
         "host": platform.node(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_cores": psutil.cpu_count(logical=False),
         "cpu_threads": psutil.cpu_count(),
-        "cpus_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cpus_allowed": None if (allowed := allowed_processors()) is None else len(allowed),
         "memory_bytes": psutil.virtual_memory().total,
         "load_average_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "gpus": gpus,
@@ -57,44 +59,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str | None:
+def cpu_name() -> str | None:
+    """The processor as it calls itself."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or None
-
-
-def _accelerators() -> tuple[list[dict[str, Any]], str | None]:
-    """Name, UUID and memory of every NVIDIA GPU, and the driver's version; nothing where there is no driver."""
-    import pynvml
-
-    def ask(question: Callable[..., Any], *about: Any) -> Any:
-        try:
-            return question(*about)
-        except pynvml.NVMLError:  # not every GPU answers every question
-            return None
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no driver, no GPU: a machine like any other
-        return [], None
-    try:
-        gpus = []
-        for index in range(ask(pynvml.nvmlDeviceGetCount) or 0):
-            handle = ask(pynvml.nvmlDeviceGetHandleByIndex, index)
-            memory = ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
-            gpus.append(
-                {
-                    "name": ask(pynvml.nvmlDeviceGetName, handle),
-                    "uuid": ask(pynvml.nvmlDeviceGetUUID, handle),
-                    "memory_bytes": None if memory is None else int(memory.total),
-                }
-            )
-        return gpus, ask(pynvml.nvmlSystemGetDriverVersion)
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _git_commit() -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.analysis.frames import Run
@@ -45,10 +45,25 @@ def machine(run: Run) -> str:
         [
             *(f"{gpus.count(name)} × {name}" for name in dict.fromkeys(gpus)),
             f"{environment['cpu'] or 'unknown CPU'}, {environment['cpu_threads']} threads",
+            *_used(run.manifest["launches"], environment["cpu_threads"]),
             memory(environment["memory_bytes"]),
             *(f"{name} {libraries[name]}" for name in ("torch", "transformers") if libraries.get(name)),
         ]
     )
+
+
+def _used(launches: Sequence[Mapping[str, Any]], processors: int) -> list[str]:
+    """How many threads the launches computed with, and on which processors where that was not all of them."""
+    threads = dict.fromkeys(_several(entry["threads"], "thread") for entry in launches if entry.get("threads"))
+    kept_to = dict.fromkeys(
+        ", ".join(map(str, entry["cpu_affinity"]))
+        for entry in launches
+        if entry.get("cpu_affinity") and len(entry["cpu_affinity"]) < processors
+    )
+    return [
+        *([f"computing with {' or '.join(threads)}"] if threads else []),
+        *([f"on processors {' or '.join(kept_to)} only"] if kept_to else []),
+    ]
 
 
 def _several(n: int, what: str) -> str:

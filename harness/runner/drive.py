@@ -23,14 +23,14 @@ def drive(
 ) -> Iterator[TurnRecord]:
     """Yield the record of every turn of one conversation."""
     while True:
-        gauges.reset()
         with collector_paused():
+            gauges.reset()
             request = next(dialog, None)
             if request is None:
                 return
             assert isinstance(request, TurnRequest), "the loop asks before it tells"
             reply = session.reply(request, on_tokens)
-        seen = gauges.read()
+            seen = gauges.read()
         record = dialog.send(replace(reply, memory=seen.memory, devices=seen.devices, host_load=seen.host_load))
         assert isinstance(record, TurnRecord), "the loop tells after it was answered"
         yield record

@@ -15,7 +15,7 @@ from harness.chat import Rules
 from harness.config.schema import ChatFormat, ModelSpec
 from harness.conversations.script import Conversation
 from harness.errors import Mistake
-from harness.records import Cell, Circumstances, Failure, TurnRecord
+from harness.records import Cell, Circumstances, Failure, Sample, SamplerCost, TurnRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,14 @@ class TurnDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """What the background sampler saw during the turn that was told before; said only where one runs."""
+
+    samples: tuple[Sample, ...]
+    cost: SamplerCost
+
+
+@dataclass(frozen=True, slots=True)
 class CellDone:
     """A conversation has come to its end."""
 
@@ -99,7 +107,7 @@ class Refused:
     mistakes: tuple[Mistake, ...]
 
 
-Event = Refused | Loaded | LoadFailed | Warmed | TurnDone | CellDone
+Event = Refused | Loaded | LoadFailed | Warmed | TurnDone | Sampled | CellDone
 
 
 @dataclass(frozen=True, slots=True)

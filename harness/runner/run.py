@@ -30,6 +30,7 @@ from harness.runner.messages import (
     Play,
     Refused,
     RunStarted,
+    Sampled,
     TurnDone,
     Warmed,
     Watch,
@@ -201,6 +202,8 @@ class _Execution:
                             told.setdefault(record.circumstances.cell, []).append(record)
                     case Warmed():
                         self._note_warmup(event)
+                    case Sampled():
+                        self._note_samples(event)
                     case CellDone(cell):
                         self._writer.sync()
                         self._done.add(cell)
@@ -308,6 +311,15 @@ class _Execution:
         """Keep with the launch that is under way how it was warmed up."""
         self._writer.manifest["launches"][-1]["warmups"].append(warmed)
         self._writer.save_manifest()
+
+    def _note_samples(self, sampled: Sampled) -> None:
+        """Keep what the sampler saw, and with the launch what it cost; that a sampler runs is saved at once."""
+        self._writer.append_samples(sampled.samples)
+        entry = self._writer.manifest["launches"][-1]
+        first = "sampler" not in entry
+        entry["sampler"] = sampled.cost
+        if first:
+            self._writer.save_manifest()
 
     def _discard_if_empty(self) -> None:
         """A new run whose models turned out to be unusable leaves nothing behind."""

@@ -13,15 +13,19 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from harness.backends.open import open_backend, preview
 from harness.backends.seam import Backend
 from harness.chat import Dialog, replay
 from harness.errors import HarnessError, Mistake
+from harness.meters.accelerators import open_nvml
+from harness.meters.processors import allowed_processors, keep_to
+from harness.meters.sampler import Sampler
 from harness.records import Failure, Message, TurnRecord
 from harness.runner.drive import Told, drive, drive_together
-from harness.runner.messages import CellDone, Event, Job, Loaded, LoadFailed, Play, Refused, TurnDone
+from harness.runner.messages import CellDone, Event, Job, Loaded, LoadFailed, Play, Refused, Sampled, TurnDone
 from harness.runner.order import lanes, warm_up
 
 Say = Callable[[Event], None]
@@ -45,7 +49,10 @@ def main() -> None:
 def work(job: Job, say: Say) -> None:
     """Do a job in this process."""
     if job.cpu_affinity is not None:
-        os.sched_setaffinity(0, job.cpu_affinity)  # before any library counts the processors it has
+        why_not = keep_to(job.cpu_affinity)  # before any library counts the processors it has
+        if why_not is not None:
+            say(Refused((why_not,)))
+            return
     if mistakes := _check(job):
         say(Refused(mistakes))
         return
@@ -60,13 +67,35 @@ def work(job: Job, say: Say) -> None:
         return
     gc.freeze()  # what loading left behind is not looked through at every collection between turns
     torch = sys.modules.get("torch")
-    affinity = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None
-    say(Loaded(backend.report, effective, torch.get_num_threads() if torch is not None else None, affinity))
-    player = _Player(backend, say)
-    for play in job.warmups:
-        say(warm_up(play, job.warmup_passes, player.play))
-    for lane in lanes(job.plays):
-        player.play(lane)
+    threads = torch.get_num_threads() if torch is not None else None
+    say(Loaded(backend.report, effective, threads, allowed_processors()))
+    with _sampled(job, backend, say) as say_more:
+        player = _Player(backend, say_more)
+        for play in job.warmups:
+            say_more(warm_up(play, job.warmup_passes, player.play))
+        for lane in lanes(job.plays):
+            player.play(lane)
+
+
+@contextmanager
+def _sampled(job: Job, backend: Backend, say: Say) -> Iterator[Say]:
+    """`say`, with what the background sampler saw said after every turn, where the job wants one to run.
+
+    Samples wait for the turn to end, so that nobody else wakes while it is timed and a worker that hangs stays silent.
+    """
+    if job.sample_devices_s is None:
+        yield say
+        return
+    cell, devices = job.plays[0].circumstances.cell, backend.gauges.devices
+    sampler = Sampler(job.sample_devices_s, cell.model, cell.launch, devices, open_nvml() if devices else None)
+
+    def say_both(event: Event) -> None:
+        say(event)
+        if isinstance(event, TurnDone):
+            say(Sampled(*sampler.drain()))
+
+    with sampler:
+        yield say_both
 
 
 def _check(job: Job) -> tuple[Mistake, ...]:

@@ -23,7 +23,8 @@ from harness.backends.seam import LoadReport
 from harness.config.schema import ChatFormat, ModelSpec
 from harness.errors import ModelError
 from harness.meters.clock import real_clock
-from harness.meters.gauges import Gauges
+from harness.meters.gauges import gauges_of
+from harness.meters.memory import host_rss_bytes
 from harness.records import Memory
 
 _PAGE = 4096  # bytes; larger pages are touched more than once, which does no harm
@@ -56,7 +57,7 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     notices = [*form.notices, *_notices(spec, model, missing)]
     if model.device.type == "mps":
         stream_on_time()
-    gauges = Gauges(torch.accelerator, _accelerators_of(model))  # new, so its peaks are what is in use now
+    gauges = gauges_of(_accelerators_of(model))  # new, so its peaks are what is in use now
     report = LoadReport(
         load_s=libraries_s + (ready_ns - started_ns) / 1e9,
         import_s=libraries_s + (imported_ns - started_ns) / 1e9,
@@ -158,14 +159,17 @@ def _facts(source: Source, model: PreTrainedModel, form: Format, memory: Memory)
         "vocabulary": len(source.tokenizer),
         **form.facts(),
         "memory_bytes": memory.peak_memory_bytes,
-        "host_rss_bytes": memory.host_rss_bytes,
+        "reserved_memory_bytes": memory.reserved_memory_bytes,
+        "device_used_bytes": memory.device_used_bytes,
+        "host_rss_bytes": host_rss_bytes(),
     }
 
 
-def _accelerators_of(model: PreTrainedModel) -> list[int]:
-    """The indexes of the accelerators that hold a part of the model."""
+def _accelerators_of(model: PreTrainedModel) -> list[torch.device]:
+    """The accelerators that hold a part of the model."""
     devices = {parameter.device for parameter in model.parameters()}
-    return sorted(device.index or 0 for device in devices if device.type not in ("cpu", "meta"))
+    held = [device for device in devices if device.type not in ("cpu", "meta")]
+    return sorted(held, key=lambda device: device.index or 0)
 
 
 def _device_names(model: PreTrainedModel) -> list[str]:
