@@ -14,13 +14,13 @@ stay in the file and count nowhere (`settled`).
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 from filelock import FileLock, Timeout
@@ -38,7 +38,7 @@ _ROOM_NEEDED_BYTES = 32 * 1024 * 1024
 """A run does not start on a disk with less: a thousand turns with transcripts and stamps take about 2 MB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredRun:
     """A run as it lies on the disk."""
 
@@ -49,15 +49,6 @@ class StoredRun:
     @property
     def run_id(self) -> str:
         return str(self.manifest["run_id"])
-
-    @cached_property
-    def rooflines(self) -> Mapping[tuple[str, int], Roofline]:
-        """The ceilings of each (model label, launch) that has any."""
-        return {
-            (entry["model"], entry["launch"]): Roofline(**entry["roofline"])
-            for entry in self.manifest["launches"]
-            if entry.get("roofline")
-        }
 
 
 class RunWriter:
@@ -170,6 +161,49 @@ def read(path: Path) -> StoredRun:
     return StoredRun(path, read_manifest(path), _read_turns(path / TURNS))
 
 
+def current_lines(path: Path) -> BinaryIO:
+    """The whole lines of turns.jsonl, a torn last one left out, to be read from the start: the file itself, or, where
+    it is of an older format, what it says in today's. Raises StoreError where it cannot be read."""
+    if read_manifest(path)["format"] != FORMAT:
+        return io.BytesIO(b"".join(orjson.dumps(record) + b"\n" for record in _read_turns(path / TURNS)))
+    try:
+        return _WholeLines(path / TURNS)
+    except FileNotFoundError:
+        return io.BytesIO()
+    except OSError as error:
+        raise StoreError(str(path / TURNS), f"cannot be read: {error}") from error
+
+
+class _WholeLines(io.FileIO):
+    """A file that ends with its last newline."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._left = _end_of_lines(self, os.fstat(self.fileno()).st_size)
+
+    def read(self, size: int | None = -1) -> bytes:
+        wanted = self._left if size is None or size < 0 else min(size, self._left)
+        text = super().read(wanted)
+        self._left -= len(text)
+        return text
+
+
+_LOOK_BACK_BYTES = 2**20
+
+
+def _end_of_lines(file: io.FileIO, size: int) -> int:
+    """Where the last line that was finished ends. Leaves the file at its start."""
+    start = size
+    end = 0
+    while start > 0 and not end:
+        start = max(0, start - _LOOK_BACK_BYTES)
+        file.seek(start)
+        found = io.FileIO.read(file, _LOOK_BACK_BYTES).rfind(b"\n")
+        end = start + found + 1 if found >= 0 else 0
+    file.seek(0)
+    return end
+
+
 def read_samples(path: Path) -> tuple[Sample, ...]:
     """What the background sampler of a run saw, a torn last line left out; nothing where there was no sampler.
 
@@ -200,6 +234,15 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
             str(path / MANIFEST), f"format {found}, this version reads {readable}", "use a matching version"
         )
     return manifest
+
+
+def rooflines(manifest: Mapping[str, Any]) -> Mapping[tuple[str, int], Roofline]:
+    """The ceilings of each (model label, launch) that has any."""
+    return {
+        (entry["model"], entry["launch"]): Roofline(**entry["roofline"])
+        for entry in manifest["launches"]
+        if entry.get("roofline")
+    }
 
 
 def find_run(named: Path, results: Path) -> Path:

@@ -27,7 +27,7 @@ from harness.records import (
     short_hash,
     turn_seed,
 )
-from harness.store import read
+from harness.store import read, rooflines
 from tests.builders import checks, failed, turn
 
 DATA = Path(__file__).parent / "data"
@@ -135,7 +135,7 @@ def test_a_run_of_format_2_reads() -> None:
     assert told.devices[0].after == DeviceState(1980, 2619, 61, 402.5, ("sw_power_cap",), 1)
     assert told.host_load == HostLoad(0.021, 0.02, 0.03)
     assert (told.kv_cache_bytes, told.batch_size, told.paired) == (1_234_567, 1, True)
-    assert run.rooflines["pico", 0].copy_bytes_per_s == 4.0e12
+    assert rooflines(run.manifest)["pico", 0].copy_bytes_per_s == 4.0e12
 
 
 def test_every_format_up_to_today_has_a_stored_run() -> None:

@@ -5,21 +5,38 @@ from __future__ import annotations
 import math
 import random
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.analysis.stats import Estimate, Tally, effective_size, pass_rate, percentile, typical, wilson
+from harness.analysis.stats import Estimate, effective_size, percentile, typical, wilson
+from harness.analysis.stats import pass_rate as pass_rate_of_conversations
 
 times = st.floats(1e-6, 1e6)
 launches = st.dictionaries(st.integers(0, 9), st.lists(times, min_size=1, max_size=12), min_size=1, max_size=5)
 
 
+class Tally(NamedTuple):
+    """The checks of one turn: how many passed out of how many."""
+
+    conversation: str
+    passed: float
+    total: int
+
+
 def tallies(**passed: list[int]) -> list[Tally]:
-    """Turns of one check each, by conversation."""
+    """One check per turn; a list of turns for each conversation."""
     return [Tally(name, each, 1) for name, turns in passed.items() for each in turns]
+
+
+def pass_rate(turns: list[Tally]) -> Estimate:
+    names = sorted({tally.conversation for tally in turns})
+    passed = [sum(tally.passed for tally in turns if tally.conversation == name) for name in names]
+    total = [sum(tally.total for tally in turns if tally.conversation == name) for name in names]
+    return pass_rate_of_conversations(passed, total, sum(tally.total > 0 for tally in turns))
 
 
 def test_a_percentile_lies_between_order_statistics() -> None:

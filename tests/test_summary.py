@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import harness
+from harness.analysis.arrays import view
 from harness.analysis.drift import drifts
 from harness.analysis.ledger import ledger
 from harness.analysis.notes import behaviour_caption, notes, speed_caption
@@ -114,7 +115,8 @@ def test_identical_greedy_repeats_are_one_observation(tmp_path: Path) -> None:
 
 
 def observations(run: Any) -> int:
-    return len(ledger(run).tallies(run.turns))
+    (setting,) = run.turns[["model", "sampling"]].drop_duplicates().to_dict("records")
+    return ledger(run).tally(view(run.turns, ["checks_passed"]), **setting).turns
 
 
 def test_the_repeats_of_a_greedy_turn_are_one_observation_their_mean(tmp_path: Path) -> None:
@@ -351,7 +353,7 @@ def test_without_repeats_there_is_no_drift_to_see(tmp_path: Path) -> None:
 def test_transcripts_merge_identical_answers_and_keep_others(tmp_path: Path) -> None:
     of = plan(samplings=SAMPLED, conversations={"physics": 1}, repeats=3, launches=2)
     records = every_turn(of, lambda c, index: turn(c, index, reply="odd" if (c.repeat, c.launch) == (1, 0) else "even"))
-    (exchange,) = transcripts(run_of(tmp_path, records, of))
+    (exchange,) = transcripts(run_of(tmp_path, records, of)).exchanges
 
     assert [(answer.reply, dict(answer.given)) for answer in exchange.answers] == [
         ("even", {0: (0, 2), 1: (0, 1, 2)}),
@@ -363,7 +365,7 @@ def test_transcripts_merge_identical_answers_and_keep_others(tmp_path: Path) -> 
 def test_transcripts_follow_the_plan_and_leave_out_what_was_not_played(tmp_path: Path) -> None:
     of = plan(conversations={"zeta": 2, "alpha": 1, "omega": 1})
     records = [turn(cell(conversation_id="alpha")), failed(cell(conversation_id="zeta"))]
-    said = transcripts(run_of(tmp_path, records, of))
+    said = transcripts(run_of(tmp_path, records, of)).exchanges
 
     assert [(exchange.conversation_id, exchange.turn_index) for exchange in said] == [
         ("zeta", 0),

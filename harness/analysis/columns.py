@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pandas as pd
@@ -13,30 +12,30 @@ from harness.metrics import METRICS
 
 Kind = Literal["text", "count", "real", "flag", "time", "reals", "texts", "checks"]
 
-_DTYPE: dict[Kind, str] = {
-    "text": "string",
-    "count": "Int64",
-    "real": "Float64",
-    "flag": "boolean",
-    "time": "datetime64[us, UTC]",
-    "reals": "object",
-    "texts": "object",
-    "checks": "object",
+_CHECK = pa.struct([("check", pa.string()), ("passed", pa.bool_()), ("detail", pa.string())])
+_ARROW: dict[Kind, pa.DataType] = {
+    "text": pa.string(),
+    "count": pa.int64(),
+    "real": pa.float64(),
+    "flag": pa.bool_(),
+    "time": pa.timestamp("us", tz="UTC"),
+    "reals": pa.list_(pa.float64()),
+    "texts": pa.list_(pa.string()),
+    "checks": pa.list_(_CHECK),
 }
+_PANDAS: dict[Kind, Any] = {
+    "text": pd.StringDtype(),
+    "count": pd.Int64Dtype(),
+    "real": pd.Float64Dtype(),
+    "flag": pd.BooleanDtype(),
+    "time": pd.DatetimeTZDtype("us", "UTC"),
+}
+"""Lists stay in Arrow: their elements become Python's lists when they are looked at."""
 
 
-def _arrow_types() -> dict[Kind, pa.DataType]:
-    check = pa.struct([("check", pa.string()), ("passed", pa.bool_()), ("detail", pa.string())])
-    return {
-        "text": pa.string(),
-        "count": pa.int64(),
-        "real": pa.float64(),
-        "flag": pa.bool_(),
-        "time": pa.timestamp("us", tz="UTC"),
-        "reals": pa.list_(pa.float64()),
-        "texts": pa.list_(pa.string()),
-        "checks": pa.list_(check),
-    }
+def arrow_type(kind: Kind) -> pa.DataType:
+    """The type a column of this kind has in Arrow, and in turns.parquet."""
+    return _ARROW[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("length", "text", "natural, or fixed: exactly max_new_tokens"),
     Column("kv_cache", "text", "reuse or fresh"),
     Column("engine", "text", "who turned the crank"),
+    Column("weights", "text", "saved, or random: then nothing of what was said means anything"),
     Column("concurrency", "count", "conversations replayed at the same time"),
     Column("batch_size", "count", "conversations answered together with this turn, itself included"),
     Column("seed", "count", "seed of this turn"),
@@ -91,26 +91,21 @@ COLUMNS: tuple[Column, ...] = (
     Column("sm_clock_mhz", "count", "of the slowest of the model's accelerators after the turn"),
     Column("throttle", "texts", "why clocks of the model's accelerators were held down, before or after the turn"),
     Column("foreign_load", "real", "processors kept busy by other processes during the turn, on average"),
+    Column("repetition", "real", "share of the reply that it had said before, by the definition of "
+           "`harness/conversations/repetition.py`; absent where replies are forced to a length"),
     Column("itl_s", "reals", "gaps between consecutive ids, in seconds; absent if ids arrived several at a time"),
     *(Column(metric.name, "count" if metric.unit == "bytes" else "real", metric.definition)
       for metric in METRICS.values()),
 )  # fmt: skip
 
 
-def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The rows as a frame with exactly `COLUMNS`, in order, with their types; what a row lacks is absent (NA, None)."""
-    return pd.DataFrame(
-        {column.name: _series([row.get(column.name) for row in rows], column.kind) for column in COLUMNS}
-    )
-
-
-def _series(values: list[Any], kind: Kind) -> pd.Series[Any]:
-    if kind == "time":
-        values = [None if value is None else datetime.fromtimestamp(value, UTC) for value in values]
-    return pd.Series(values, dtype=_DTYPE[kind])
+def series(values: pa.ChunkedArray, kind: Kind) -> pd.Series[Any]:
+    """A column as pandas has it; what is absent is NA."""
+    dtype = _PANDAS.get(kind) or pd.ArrowDtype(arrow_type(kind))
+    made: pd.Series[Any] = values.to_pandas(types_mapper={arrow_type(kind): dtype}.get)
+    return made.astype(dtype)
 
 
 def schema() -> pa.Schema:
     """The Arrow schema of turns.parquet: the same columns, so that a column without a value keeps its type."""
-    types = _arrow_types()
-    return pa.schema([(column.name, types[column.kind]) for column in COLUMNS])
+    return pa.schema([(column.name, arrow_type(column.kind)) for column in COLUMNS])

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import fmean, median
-from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
@@ -22,8 +21,8 @@ SURE = 0.01
 WORTH_SAYING = 0.02
 """… a change of at least this share of the time, make a drift worth a warning: less is lost in what launches differ."""
 
-_SAME_TURN = ["launch", "sampling", "conversation_id", "turn_index"]
-_SAME_CELL = ["launch", "sampling", "conversation_id", "repeat"]
+_SAME_TURN = ["launch", "sampling", "concurrency", "conversation_id", "turn_index"]
+_SAME_CELL = ["launch", "sampling", "concurrency", "conversation_id", "repeat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +47,24 @@ def drifts(run: Run) -> list[Drift]:
         turns = run.turns[
             (run.turns["model"] == spec["label"]) & run.turns["tpot_s"].notna() & (run.turns["tpot_s"] > 0)
         ]
-        points = sorted(_points(turns))
-        times, rests = [time for time, _ in points], [rest for _, rest in points]
-        if len(set(rests)) < 2 or len(set(times)) < 2:
+        points = _points(turns)
+        if points["rest"].nunique() < 2 or points["second"].nunique() < 2:
             continue
-        third = math.ceil(len(rests) / 3)
-        change = math.exp(median(rests[-third:]) - median(rests[:third])) - 1
-        found.append(Drift(spec["label"], change, float(kendalltau(times, rests).pvalue)))
+        third = math.ceil(len(points) / 3)
+        change = math.exp(points["rest"].tail(third).median() - points["rest"].head(third).median()) - 1
+        tau = kendalltau(points["second"].to_numpy(), points["rest"].to_numpy())
+        found.append(Drift(spec["label"], change, float(tau.pvalue)))
     return found
 
 
-def _points(turns: pd.DataFrame) -> list[tuple[float, float]]:
-    """(seconds since the launch began, mean log tpot beyond that of its repeats) of every conversation played."""
-    logs = turns.assign(
-        log=[math.log(value) for value in turns["tpot_s"]],
-        second=[stamp.timestamp() for stamp in turns["started_at"]],
-    )
-    repeated: dict[Any, Any] = logs.groupby(_SAME_TURN)["log"].agg(list).to_dict()
-    began: dict[Any, float] = logs.groupby("launch")["second"].min().to_dict()
-    cells: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
-    for row in logs.to_dict("records"):
-        same = repeated[tuple(row[name] for name in _SAME_TURN)]
-        if len(same) > 1:
-            cell = tuple(row[name] for name in _SAME_CELL)
-            cells.setdefault(cell, []).append((row["second"] - began[row["launch"]], row["log"] - fmean(same)))
-    return [(points[0][0], fmean(rest for _, rest in points)) for points in cells.values()]
+def _points(turns: pd.DataFrame) -> pd.DataFrame:
+    """Of every conversation played, in the order of time: `second`, since the launch began, and `rest`, its mean log
+    tpot beyond that of its repeats."""
+    stamps = turns["started_at"].astype("int64").to_numpy() / 1e6
+    logs = turns[[*_SAME_CELL, "turn_index"]].assign(log=np.log(turns["tpot_s"].to_numpy(dtype=float)), second=stamps)
+    logs["second"] -= logs.groupby("launch")["second"].transform("min")
+    same = logs.groupby(_SAME_TURN)["log"]
+    logs["rest"] = logs["log"] - same.transform("mean")
+    repeated = logs[same.transform("size") > 1]
+    points = repeated.groupby(_SAME_CELL, sort=False).agg(second=("second", "first"), rest=("rest", "mean"))
+    return points.sort_values(["second", "rest"])

@@ -7,29 +7,33 @@
     run.samples      what the background sampler saw, where one ran
 
 Rows that do not exist cannot be forgotten in an average, so turns that were not reached and turns that are still
-missing have rows too; `state` tells them apart. Absent values are NA (None in columns of lists), never 0.
+missing have rows too; `state` tells them apart. Absent values are NA, never 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import product
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from harness.analysis.columns import frame, schema
+from harness.analysis.columns import COLUMNS, arrow_type, schema, series
+from harness.analysis.derive import Context, columns
+from harness.analysis.lines import batches
 from harness.analysis.samples import samples_frame
+from harness.analysis.selection import Axes, Slots, select
 from harness.errors import StoreError
-from harness.metrics import METRICS, itl_s
-from harness.records import Cell, HostLoad, TurnRecord
-from harness.store import MANIFEST, StoredRun, read, read_samples, settled
+from harness.store import MANIFEST, read_manifest, read_samples, rooflines
 
 PARQUET = "turns.parquet"
+_ROW_GROUP = 100_000
+"""Rows that are converted at a time."""
 
 _LAUNCH_DTYPES = {
     "run_id": "string",
@@ -83,22 +87,30 @@ def load(path: str | Path) -> Run:
 
     Raises StoreError where there is no run, or one this version cannot read.
     """
-    stored = read(_directory(Path(path)))
-    plan = stored.manifest["plan"]
-    planned = {conversation["id"]: list(conversation["turns"]) for conversation in plan["conversations"]}
-    strangers = {r.circumstances.cell.conversation_id for r in stored.records} - set(planned)
+    path = _directory(Path(path))
+    manifest = read_manifest(path)
+    plan, run_id = manifest["plan"], str(manifest["run_id"])
+    random = frozenset(spec["label"] for spec in plan["models"] if spec.get("weights") == "random")
+    context = Context(run_id, rooflines(manifest), random)
+    table = pa.Table.from_batches(
+        (pa.RecordBatch.from_pydict(columns(batch, context), schema()) for batch in batches(path)), schema()
+    )
+    known = pa.array([conversation["id"] for conversation in plan["conversations"]], pa.string())
+    strangers = set(pc.unique(table["conversation_id"]).to_pylist()) - set(known.to_pylist())
     if strangers:
-        raise StoreError(str(stored.path), f"has turns of {', '.join(sorted(strangers))}, which its plan does not know")
-    counting = settled(stored.records, planned, plan["on_overflow"])
-    measured = sum(record.circumstances.phase == "measure" for record in stored.records)
-    rows = [row for cell in _cells(plan) for row in _rows(stored, cell, counting.get(cell), planned)]
+        raise StoreError(str(path), f"has turns of {', '.join(sorted(strangers))}, which its plan does not know")
+    warm = table.filter(pc.equal(table["phase"], "warmup"))
+    launches = _launches(manifest, table)
+    slots = select(table, plan)
+    made_from = {name: table[name] for name in table.column_names}
+    del table
     return Run(
-        path=stored.path,
-        manifest=stored.manifest,
-        turns=frame(rows),
-        warmup=frame([_row(stored, r) for r in stored.records if r.circumstances.phase == "warmup"]),
-        launches=_launches(stored),
-        superseded=measured - sum(map(len, counting.values())),
+        path=path,
+        manifest=manifest,
+        turns=_turns(made_from, slots, plan, run_id),
+        warmup=pd.DataFrame({column.name: series(warm[column.name], column.kind) for column in COLUMNS}),
+        launches=launches,
+        superseded=slots.superseded,
     )
 
 
@@ -110,8 +122,13 @@ def load_many(paths: Iterable[str | Path]) -> list[Run]:
 def save_parquet(run: Run) -> Path:
     """Write `turns` beside the records it comes from, as turns.parquet, and return its path."""
     path = run.path / PARQUET
-    table = pa.Table.from_pandas(run.turns, schema=schema(), preserve_index=False)
-    pq.write_table(table, path, compression="zstd")
+    # pandas would note types for the columns of lists that it cannot read back.
+    lists = {column.name: "object" for column in COLUMNS if pa.types.is_nested(arrow_type(column.kind))}
+    noted = pa.Schema.from_pandas(run.turns.head(0).astype(lists), preserve_index=False).metadata
+    with pq.ParquetWriter(path, schema().with_metadata(noted), compression="zstd") as writer:
+        for start in range(0, max(len(run.turns), 1), _ROW_GROUP):
+            rows = run.turns.iloc[start : start + _ROW_GROUP]
+            writer.write_table(pa.Table.from_pandas(rows, schema=schema(), preserve_index=False).cast(writer.schema))
     return path
 
 
@@ -120,129 +137,61 @@ def _directory(path: Path) -> Path:
     return named if not (path / MANIFEST).exists() and (named / MANIFEST).exists() else path
 
 
-def _cells(plan: Mapping[str, Any]) -> Iterable[Cell]:
-    """Every cell of the plan, in the order reports list them."""
-    return (
-        Cell(model["label"], sampling["name"], conversation["id"], repeat, launch, concurrency)
-        for model, sampling, concurrency, conversation, launch, repeat in product(
-            plan["models"],
-            plan["samplings"],
-            plan.get("concurrency", [1]),  # format 1 knew no other
-            plan["conversations"],
-            range(plan["launches"]),
-            range(plan["repeats"]),
-        )
-    )
+def _turns(made_from: dict[str, pa.ChunkedArray], slots: Slots, plan: Mapping[str, Any], run_id: str) -> pd.DataFrame:
+    """One row per slot. Columns are made one after the other, and what each is made from is let go of at once: a
+    million turns are a gigabyte of them."""
+    told = slots.row >= 0
+    rows = pa.array(slots.row, mask=~told)
+    axes = Axes.of(plan).columns(slots.cell)
+    planned = _planned(slots, plan, run_id, axes["model"])
+    made = {}
+    for column in COLUMNS:
+        values = made_from.pop(column.name)
+        if column.name in axes:
+            values = pa.chunked_array([pc.cast(axes[column.name], arrow_type(column.kind))])
+        else:
+            values = values.take(rows)
+        if column.name in planned:
+            values = pc.coalesce(values, pc.cast(planned[column.name], arrow_type(column.kind)))
+        made[column.name] = series(values, column.kind)
+    return pd.DataFrame(made)
 
 
-def _rows(
-    stored: StoredRun, cell: Cell, turns: Sequence[TurnRecord] | None, planned: Mapping[str, Sequence[int]]
-) -> list[dict[str, Any]]:
-    """One row per planned turn of a cell; `turns` are those that count, None if the cell is not complete."""
-    told = {record.turn_index: record for record in turns or ()}
-    absent = {**_planned_row(stored, cell), "state": "missing"}
-    if turns is not None:
-        absent |= {"state": "not_reached", "attempt": turns[-1].circumstances.attempt}
-    return [
-        _row(stored, told[index]) if index in told else {**absent, "turn_index": index}
-        for index in planned[cell.conversation_id]
-    ]
-
-
-def _planned_row(stored: StoredRun, cell: Cell) -> dict[str, Any]:
+def _planned(slots: Slots, plan: Mapping[str, Any], run_id: str, model: pa.Array) -> dict[str, pa.Array]:
     """What is known of a turn that was never asked."""
-    plan = stored.manifest["plan"]
-    spec = next(model for model in plan["models"] if model["label"] == cell.model)
+    specs = {spec["label"]: spec for spec in plan["models"]}
+    place = pc.index_in(model, value_set=pa.array(list(specs), pa.string()))
+    never = slots.attempt < 0
     return {
-        "run_id": stored.run_id,
-        **asdict(cell),
-        "phase": "measure",
-        "history": plan["history"],
-        "length": plan["length"],
-        "kv_cache": spec.get("kv_cache"),
-        "engine": spec.get("engine"),
+        "run_id": pa.repeat(run_id, len(slots.cell)),
+        "turn_index": pa.array(slots.turn_index),
+        "state": pa.array(np.where(never, "missing", "not_reached")),
+        "attempt": pa.array(slots.attempt, mask=never),
+        "phase": pa.repeat("measure", len(slots.cell)),
+        "history": pa.repeat(plan["history"], len(slots.cell)),
+        "length": pa.repeat(plan["length"], len(slots.cell)),
+        **{
+            name: pa.array([spec.get(name) for spec in specs.values()], pa.string()).take(place)
+            for name in ("kv_cache", "engine")
+        },
+        # The first versions knew no other weights.
+        "weights": pa.array([spec.get("weights", "saved") for spec in specs.values()], pa.string()).take(place),
     }
 
 
-def _row(stored: StoredRun, record: TurnRecord) -> dict[str, Any]:
-    circumstances, failure, checks = record.circumstances, record.failure, record.checks
-    roofline = stored.rooflines.get((circumstances.cell.model, circumstances.cell.launch))
-    return {
-        "run_id": stored.run_id,
-        **asdict(circumstances.cell),
-        "turn_index": record.turn_index,
-        "state": "done" if failure is None else "failed",
-        **{name: getattr(circumstances, name) for name in ("phase", "attempt", "history", "length", "kv_cache")},
-        "engine": circumstances.engine,
-        **{name: getattr(record, name) for name in _AS_RECORDED},
-        "error": failure.kind if failure else None,
-        "error_phase": failure.phase if failure else None,
-        "error_message": failure.message if failure else None,
-        "checks_passed": sum(check.passed for check in checks) if checks else None,
-        "checks_total": len(checks) if checks else None,
-        "checks": [asdict(check) for check in checks],
-        "notices": list(record.notices),
-        "itl_s": itl_s(record),
-        **_device_columns(record),
-        "foreign_load": _foreign_load(record.host_load),
-        **{name: metric.formula(record, roofline) for name, metric in METRICS.items()},
-    }
-
-
-def _device_columns(record: TurnRecord) -> dict[str, Any]:
-    after = [device.after for device in record.devices]
-    reasons = [
-        reason
-        for device in record.devices
-        for state in (device.before, device.after)
-        for reason in state.throttle or ()
-    ]
-    return {
-        "temperature_c": max((state.temperature_c for state in after if state.temperature_c is not None), default=None),
-        "sm_clock_mhz": min((state.sm_clock_mhz for state in after if state.sm_clock_mhz is not None), default=None),
-        "throttle": list(dict.fromkeys(reasons)) if record.devices else None,
-    }
-
-
-def _foreign_load(load: HostLoad | None) -> float | None:
-    """How many processors other processes kept busy, on average over the turn."""
-    return None if load is None or load.wall_s <= 0 else max(0.0, load.busy_s - load.own_s) / load.wall_s
-
-
-_AS_RECORDED = (
-    "seed",
-    "started_at",
-    "user",
-    "gold",
-    "reply",
-    "reasoning",
-    "finish_reason",
-    "prompt_tokens",
-    "cached_tokens",
-    "completion_tokens",
-    "tokens_left",
-    "dropped_messages",
-    "prompt_hash",
-    "batch_size",
-    "paired",
-)
-
-
-def _launches(stored: StoredRun) -> pd.DataFrame:
+def _launches(manifest: Mapping[str, Any], table: pa.Table) -> pd.DataFrame:
     """One row per worker process that loaded or failed to; the first turn of a launch is credited to its first one."""
-    first: dict[tuple[str, int], TurnRecord] = {}
-    for record in sorted(stored.records, key=lambda record: record.started_at):
-        cell = record.circumstances.cell
-        first.setdefault((cell.model, cell.launch), record)
+    turns = table.select(["model", "launch", "started_at", "e2e_s"]).to_pandas()
+    began = turns.groupby(["model", "launch"])["started_at"].idxmin()
+    first = {place: turns["e2e_s"].iloc[row] for place, row in began.items()}
     rows = []
-    for entry in stored.manifest["launches"]:
+    for entry in manifest["launches"]:
         failure = entry.get("failure")
-        turn = None if failure else first.pop((entry["model"], entry["launch"]), None)
         rows.append(
             {
                 **entry,
-                "run_id": stored.run_id,
-                "first_turn_s": METRICS["e2e_s"].formula(turn) if turn else None,
+                "run_id": manifest["run_id"],
+                "first_turn_s": None if failure else first.pop((entry["model"], entry["launch"]), None),
                 "error": f"{failure['kind']}: {failure['message']}" if failure else None,
             }
         )

@@ -10,50 +10,68 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from harness.analysis.arrays import STATES, Array, View
 from harness.analysis.frames import Run
-from harness.analysis.stats import Tally
 
-_LOOKED_AT = ["model", "sampling", "conversation_id", "turn_index", "state", "checks_passed"]
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The checks of some turns, by conversation."""
+
+    passed: Array
+    """Means over greedy repeats, so not always whole numbers."""
+    total: Array
+    turns: int
+    """How many turns had checks, all repeats of a greedy one being one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The checks a run expects, and which of its settings answer the same way every time."""
 
-    expected: Mapping[tuple[str, int], int]
-    """(conversation id, turn index) → number of checks."""
+    expected: Array
+    """The number of checks of each row of `Run.turns`."""
     greedy: frozenset[tuple[str, str]]
     """(model, sampling) without randomness: repeats of a turn are one observation."""
 
-    def tallies(self, turns: pd.DataFrame) -> list[Tally]:
-        """The tallies of some rows of `Run.turns`: one per turn, or per turn and all its repeats where they are greedy.
+    def tally(self, turns: View, model: str, sampling: str) -> Tally:
+        """What turns of one setting contribute: one observation per turn, or per turn and all its repeats where they
+        are greedy.
 
         The repeats' mean is that observation, so that one failure among ten repeats weighs a tenth of it.
         """
-        passed: dict[tuple[str, int, object], list[int]] = {}
-        rows = turns.loc[turns["state"] != "missing", _LOOKED_AT].to_dict("records")
-        for number, row in enumerate(rows):
-            setting = (row["model"], row["sampling"])
-            counts = row["state"] == "done" and pd.notna(row["checks_passed"])
-            observation = (row["conversation_id"], row["turn_index"], setting if setting in self.greedy else number)
-            passed.setdefault(observation, []).append(int(row["checks_passed"]) if counts else 0)
-        return [
-            Tally(conversation, sum(repeats) / len(repeats), self.expected[conversation, turn])
-            for (conversation, turn, _), repeats in passed.items()
-        ]
+        played = turns.where(turns["state"] != STATES.index("missing"))
+        due = self.expected[played.rows]
+        passed = np.where(played["state"] == STATES.index("done"), np.nan_to_num(played["checks_passed"]), 0.0)
+        weight, checked = np.ones(len(played)), due > 0
+        observations = int(checked.sum())
+        if (model, sampling) in self.greedy:
+            _, which, repeats = np.unique(played["place"], return_inverse=True, return_counts=True)
+            weight = 1 / repeats[which]
+            observations = len(np.unique(played["place"][checked]))
+        _, conversation = np.unique(played["conversation"], return_inverse=True)
+        count = int(conversation.max(initial=-1)) + 1
+        return Tally(
+            np.bincount(conversation, weight * passed, count),
+            np.bincount(conversation, weight * due, count),
+            observations,
+        )
 
 
 def ledger(run: Run) -> Ledger:
     """The ledger of a run."""
-    expected = {
+    checks = {
         (conversation["id"], turn): checks
         for conversation in run.plan["conversations"]
         for turn, checks in zip(conversation["turns"], conversation["checks"], strict=True)
     }
+    places = pd.MultiIndex.from_frame(run.turns[["conversation_id", "turn_index"]])
+    known = pd.Series(checks, index=pd.MultiIndex.from_tuples(checks), dtype=np.float64)
     return Ledger(
-        expected=expected,
+        expected=known.reindex(places).to_numpy(),
         greedy=frozenset(
             (model["label"], sampling["name"])
             for model in run.plan["models"]

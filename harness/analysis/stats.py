@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, stdev
+from statistics import fmean, stdev
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from scipy.stats import quantile_test, t
 
 CONFIDENCE = 0.95
@@ -24,6 +26,7 @@ SAMPLES_FOR_P99 = 300
 CONVERSATIONS_TO_GENERALISE = 6
 """With fewer conversations nothing is claimed about others; five of them cannot even reach p < 0.05 by sign flips."""
 
+Values = Sequence[float] | npt.NDArray[np.float64]
 Basis = Literal["launches", "one launch", "conversations", "few conversations"]
 
 
@@ -40,7 +43,7 @@ class Estimate:
     n: int = 0
 
 
-def percentile(values: Sequence[float], q: float) -> float | None:
+def percentile(values: Values, q: float) -> float | None:
     """The q-th percentile, 0 < q < 100, linear between order statistics (Hyndman and Fan's type 7, numpy's default).
 
     None without values, and where it would be made of too few samples: p95 below 60, p99 below 300.
@@ -48,22 +51,27 @@ def percentile(values: Sequence[float], q: float) -> float | None:
     needed = SAMPLES_FOR_P99 if q >= 99 else SAMPLES_FOR_P95 if q >= 95 else 1
     if len(values) < needed:
         return None
-    ordered = sorted(values)
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
     position = (len(ordered) - 1) * q / 100
     below = math.floor(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+    return float(ordered[below] + (position - below) * (ordered[above] - ordered[below]))
 
 
-def centre(by_launch: Mapping[int, Sequence[float]]) -> float | None:
+def median(values: Values) -> float:
+    """The middle one, or the mean of the two in the middle."""
+    return float(np.median(values))
+
+
+def centre(by_launch: Mapping[int, Values]) -> float | None:
     """The value of `typical` without its interval, which takes a thousand times as long to find."""
-    medians = [median(values) for values in by_launch.values() if values]
+    medians = [median(values) for values in by_launch.values() if len(values)]
     if not medians:
         return None
     return median(medians) if len(medians) == 1 or min(medians) <= 0 else math.exp(fmean(map(math.log, medians)))
 
 
-def typical(by_launch: Mapping[int, Sequence[float]]) -> Estimate:
+def typical(by_launch: Mapping[int, Values]) -> Estimate:
     """The p50 of a speed metric, from its positive values by launch.
 
     Several launches: the geometric mean of the launches' medians, with a t-interval over their logarithms (launches
@@ -71,7 +79,7 @@ def typical(by_launch: Mapping[int, Sequence[float]]) -> Estimate:
     with the interval of order statistics that covers the median of *this launch* (Conover, Practical Nonparametric
     Statistics, 3rd ed., §3.2; scipy.stats.quantile_test), which exists from six values on.
     """
-    launches = [list(values) for values in by_launch.values() if values]
+    launches = [values for values in by_launch.values() if len(values)]
     if not launches:
         return Estimate(None)
     if len(launches) == 1:
@@ -85,7 +93,7 @@ def typical(by_launch: Mapping[int, Sequence[float]]) -> Estimate:
     return Estimate(value, value / reach, value * reach, "launches", n=len(launches))
 
 
-def _within_one_launch(values: Sequence[float]) -> Estimate:
+def _within_one_launch(values: Values) -> Estimate:
     interval = quantile_test(values, q=0, p=0.5).confidence_interval(CONFIDENCE)
     low, high = float(interval.low), float(interval.high)
     if math.isnan(low) or math.isnan(high):  # too few values for any pair of order statistics
@@ -93,18 +101,11 @@ def _within_one_launch(values: Sequence[float]) -> Estimate:
     return Estimate(median(values), low, high, "one launch", n=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """The checks of one turn: how many passed out of how many."""
-
-    conversation: str
-    passed: float
-    """The mean over greedy repeats, so not always a whole number."""
-    total: int
-
-
-def pass_rate(tallies: Sequence[Tally]) -> Estimate:
+def pass_rate(passed: Values, total: Values, turns: int) -> Estimate:
     """The share of checks passed, with an interval over conversations; `n` is the number of conversations.
+
+    `passed` and `total` are the checks of each conversation that were met and that were to be met, `turns` how many
+    turns (greedy repeats being one) had any.
 
     The rate p is a ratio over conversations as clusters, and its variance the linearised one of a ratio estimate
 
@@ -118,21 +119,18 @@ def pass_rate(tallies: Sequence[Tally]) -> Estimate:
 
     No interval below two conversations; below six it is marked "few conversations".
     """
-    counted = [tally for tally in tallies if tally.total]
-    total = sum(tally.total for tally in counted)
-    if not total:
+    conversations = np.asarray(total, dtype=np.float64) > 0
+    met = np.asarray(passed, dtype=np.float64)[conversations]
+    due = np.asarray(total, dtype=np.float64)[conversations]
+    clusters = len(due)
+    if not clusters:
         return Estimate(None)
-    by_conversation: dict[str, tuple[float, int]] = {}
-    for tally in counted:
-        passed, all_ = by_conversation.get(tally.conversation, (0, 0))
-        by_conversation[tally.conversation] = (passed + tally.passed, all_ + tally.total)
-    clusters = len(by_conversation)
-    rate = sum(tally.passed for tally in counted) / total
+    rate = float(met.sum() / due.sum())
     if clusters < 2:
         return Estimate(rate, n=clusters)
-    spread = sum((passed - rate * all_) ** 2 for passed, all_ in by_conversation.values())
-    variance = clusters / (clusters - 1) * spread / total**2
-    low, high = wilson(rate, effective_size(rate, variance, clusters, len(counted)), _t(clusters - 1))
+    spread = float(((met - rate * due) ** 2).sum())
+    variance = clusters / (clusters - 1) * spread / float(due.sum()) ** 2
+    low, high = wilson(rate, effective_size(rate, variance, clusters, turns), _t(clusters - 1))
     basis: Basis = "conversations" if clusters >= CONVERSATIONS_TO_GENERALISE else "few conversations"
     return Estimate(rate, low, high, basis, clusters)
 

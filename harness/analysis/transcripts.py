@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from harness.analysis.frames import Run
 from harness.analysis.stats import centre
 
@@ -16,6 +18,7 @@ class Answer:
 
     model: str
     sampling: str
+    concurrency: int
     state: str
     given: Mapping[int, tuple[int, ...]]
     """Launch → the repeats that gave this very answer."""
@@ -45,7 +48,15 @@ class Exchange:
     answers: tuple[Answer, ...]
 
 
-_SAME = ("model", "sampling", "state", "user", "reply", "reasoning", "finish_reason")
+@dataclass(frozen=True, slots=True)
+class Transcripts:
+    """What was said, and how many answers are left out because a page of them all would be too long."""
+
+    exchanges: tuple[Exchange, ...]
+    left_out: int
+
+
+_SAME = ("model", "sampling", "concurrency", "state", "user", "reply", "reasoning", "finish_reason")
 """What answers must have in common to be shown as one, beside errors, checks and tokens."""
 _LOOKED_AT = [
     *("conversation_id", "turn_index", "launch", "repeat", *_SAME, "gold", "error", "error_phase", "error_message"),
@@ -53,20 +64,28 @@ _LOOKED_AT = [
 ]
 
 
-def transcripts(run: Run) -> list[Exchange]:
-    """Every turn that was played, conversation by conversation, in the order of the plan."""
-    played = run.turns.loc[run.turns["state"] != "missing", _LOOKED_AT].astype(object)
-    rows = played.where(played.notna(), None).to_dict("records")
-    by_place: dict[tuple[str, int], list[Mapping[Any, Any]]] = {}
-    for row in rows:
-        by_place.setdefault((row["conversation_id"], row["turn_index"]), []).append(row)
+def transcripts(run: Run, most_answers: int = 2000) -> Transcripts:
+    """The turns that were played, conversation by conversation, in the order of the plan, until `most_answers` turns
+    have been looked at; without what models with random weights said, unless it was no reply but an error."""
+    told = (run.turns["weights"] != "random") | (run.turns["state"] == "failed")
+    played = run.turns.loc[(run.turns["state"] != "missing") & told, ["conversation_id", "turn_index"]]
     order = {conversation["id"]: index for index, conversation in enumerate(run.plan["conversations"])}
-    places = sorted(by_place, key=lambda place: (order[place[0]], place[1]))
-    return [_exchange(place, by_place[place]) for place in places]
+    places = played.assign(order=played["conversation_id"].map(order).astype("int64"))
+    places = places.sort_values(["order", "turn_index"], kind="stable")
+    several = places.groupby(["order", "turn_index"], sort=False).ngroup()
+    # Whole turns only: who answered what is to be compared.
+    shown = places[several <= several.iloc[most_answers - 1]] if len(places) > most_answers else places
+    rows = run.turns.loc[shown.index, _LOOKED_AT]
+    values = {name: [None if value is pd.NA else value for value in rows[name].tolist()] for name in _LOOKED_AT}
+    by_place: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for cells in zip(*values.values(), strict=True):
+        row = dict(zip(_LOOKED_AT, cells, strict=True))
+        by_place.setdefault((row["conversation_id"], row["turn_index"]), []).append(row)
+    return Transcripts(tuple(_exchange(place, same) for place, same in by_place.items()), len(places) - len(shown))
 
 
-def _exchange(place: tuple[str, int], rows: list[Mapping[Any, Any]]) -> Exchange:
-    merged: dict[tuple[Any, ...], list[Mapping[Any, Any]]] = {}
+def _exchange(place: tuple[str, int], rows: list[Mapping[str, Any]]) -> Exchange:
+    merged: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         merged.setdefault(_identity(row), []).append(row)
     return Exchange(
@@ -78,13 +97,13 @@ def _exchange(place: tuple[str, int], rows: list[Mapping[Any, Any]]) -> Exchange
     )
 
 
-def _identity(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
     error = f"{row['error']} ({row['error_phase']}): {row['error_message']}" if row["error"] else None
     checks = tuple((check["check"], check["passed"], check["detail"]) for check in row["checks"] or ())
     return (*(row[name] for name in _SAME), error, checks, row["prompt_tokens"], row["completion_tokens"])
 
 
-def _answer(identity: tuple[Any, ...], rows: list[Mapping[Any, Any]]) -> Answer:
+def _answer(identity: tuple[Any, ...], rows: list[Mapping[str, Any]]) -> Answer:
     values = dict(zip((*_SAME, "error", "checks", "prompt_tokens", "completion_tokens"), identity, strict=True))
     given: dict[int, tuple[int, ...]] = {}
     for row in rows:
@@ -97,7 +116,7 @@ def _answer(identity: tuple[Any, ...], rows: list[Mapping[Any, Any]]) -> Answer:
     )
 
 
-def _typical(rows: list[Mapping[Any, Any]], metric: str) -> float | None:
+def _typical(rows: list[Mapping[str, Any]], metric: str) -> float | None:
     by_launch: dict[int, list[float]] = {}
     for row in rows:
         if row[metric] is not None:

@@ -12,6 +12,8 @@ endless word ("hahahaha…") is a loop as well.
 
 from __future__ import annotations
 
+import re
+
 import regex
 
 RUN = 5
@@ -23,14 +25,21 @@ _UNIT = regex.compile(
 )
 
 
+_ASCII_UNIT = re.compile(r"\w{1,10}|[^\w\s]", re.ASCII)
+"""The same within ASCII, where there is no script without spaces; five times as fast."""
+
+
 def repetition(text: str) -> float:
     """The share of the text's units that are repeated, in [0, 1]."""
-    units = _UNIT.findall(text.casefold())
+    text = text.casefold()
+    units: list[str] = (_ASCII_UNIT if text.isascii() else _UNIT).findall(text)
+    runs = list(zip(*(units[start:] for start in range(RUN)), strict=False))
+    if len(set(runs)) == len(runs):
+        return 0.0
     seen: set[tuple[str, ...]] = set()
     repeated: set[int] = set()
-    for start in range(len(units) - RUN + 1):
-        run = tuple(units[start : start + RUN])
+    for start, run in enumerate(runs):
         if run in seen:
             repeated.update(range(start, start + RUN))
         seen.add(run)
-    return len(repeated) / len(units) if units else 0.0
+    return len(repeated) / len(units)

@@ -56,8 +56,13 @@ def _page(run: Run) -> Iterator[str]:
     yield "## Environment\n"
     yield "\n".join(_environment(run.manifest["environment"])) + "\n"
     yield "## Transcripts\n"
+    if (run.turns["weights"] == "random").any():
+        yield "Random weights: replies mean nothing, and are not shown.\n"
+    said = transcripts(run)
+    if said.left_out:
+        yield f"Answers left out because the page would be too long: {said.left_out}. turns.parquet has all of them.\n"
     conversation = None
-    for exchange in transcripts(run):
+    for exchange in said.exchanges:
         if exchange.conversation_id != conversation:
             conversation = exchange.conversation_id
             yield f"### {escaped(conversation)}\n"
