@@ -12,7 +12,7 @@ import pyarrow.json as pj
 from harness.errors import StoreError
 from harness.store import TURNS, current_lines, read
 
-_BLOCK = 16 * 2**20
+_BLOCK = 8 * 2**20
 """Bytes that are parsed at a time; a line must fit into it."""
 _STRING, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _STATE = pa.struct(
