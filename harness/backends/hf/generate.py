@@ -10,23 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import LogitsProcessorList, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation import utils as generation_utils
 from transformers.generation.streamers import BaseStreamer
 
-from harness.backends.failures import NonFiniteLogitsError, TurnTimedOutError
+from harness.backends.failures import TurnTimedOutError
+from harness.backends.hf.sampler import LastScores, for_turn
 from harness.backends.hf.settings import Settled
 from harness.backends.seam import OnTokens
 from harness.meters.clock import Stopwatch
-
-_HUGE = 1e30
-"""Stands for infinity before the sampler: dividing it by a temperature leaves it finite, and exp(-1e30) is 0."""
 
 
 class _StopStringFound(Exception):  # noqa: N818 - not an error: how a streamer ends generate
@@ -71,38 +68,13 @@ class _IdClock(BaseStreamer):
         pass
 
 
-class _LastScores(LogitsProcessor):
-    """Remembers the scores of the last step, so that they can be looked at when the turn is over.
-
-    Looking at every step would force a synchronisation each time. One look at the end finds the same: a NaN that
-    enters the key/value cache stays there, and every later step attends to it. Where torch samples on an accelerator,
-    a NaN among the probabilities trips an assertion on the device that ends the whole process, so there the scores
-    that go on to the sampler are made finite; that is one elementwise kernel on one row, queued like the others.
-    """
-
-    def __init__(self, *, make_finite: bool) -> None:
-        self.scores: torch.Tensor | None = None
-        self._make_finite = make_finite
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
-        self.scores = scores
-        if not self._make_finite:
-            return scores
-        return torch.nan_to_num(scores, nan=0.0, posinf=_HUGE, neginf=-_HUGE)
-
-    def demand_finite(self) -> None:
-        """Raise NonFiniteLogitsError if the scores hold NaN or +infinity, or nothing but -infinity (a mask's sign)."""
-        if self.scores is not None and not bool(torch.isfinite(self.scores.max())):
-            raise NonFiniteLogitsError("the model's logits are not finite (NaN or infinity)")
-
-
 @dataclass(frozen=True, slots=True)
 class Generated:
     """What generate produced: ids, an emitted end of text included, and whether a stop string ended it."""
 
     ids: tuple[int, ...]
     stopped: bool
-    last: _LastScores
+    last: LastScores
 
     def demand_finite(self) -> None:
         """Raise NonFiniteLogitsError if the model's last logits were not finite. Costs a synchronisation."""
@@ -129,16 +101,12 @@ def generate(
     """
     clock = _IdClock(stopwatch, on_tokens, timeout_s, stop_found)
     device = input_device(model)
-    last = _LastScores(make_finite=bool(settled.config.do_sample) and device.type != "cpu")
+    last = LastScores.of(settled.config, device)
     inputs = torch.tensor([prompt_ids], dtype=torch.long, device=device)
     # Without a mask generate guesses one from the padding id, which may be an ordinary id of the prompt.
     arguments: dict[str, Any] = {"attention_mask": torch.ones_like(inputs)}
     if cache is not None:
         arguments["past_key_values"] = cache
-    config = copy(settled.config)
-    config.max_length = len(prompt_ids) + room
-    if config.min_new_tokens is not None:
-        config.min_new_tokens = min(config.min_new_tokens, room)
     torch.manual_seed(seed)
     engine: Any = model.generate
     stopped = False
@@ -146,7 +114,7 @@ def generate(
         with torch.inference_mode():
             engine(
                 inputs,
-                generation_config=config,
+                generation_config=for_turn(settled.config, len(prompt_ids), room),
                 streamer=clock,
                 logits_processor=LogitsProcessorList([last]),
                 **arguments,
