@@ -1,0 +1,121 @@
+"""Who turns the crank: which engine a model spec asks for, and what it cannot do.
+
+An engine answers the turns of one conversation, whose key/value cache it holds. Which one it is, is decided here and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+
+from harness.backends.hf.cache import cache_argument
+from harness.backends.hf.compiled import Compiled, CompiledStep, why_not_static
+from harness.backends.hf.decode import Decode
+from harness.backends.hf.generate import Generate, Generated
+from harness.backends.hf.settings import SPECULATION, Settled, speculates
+from harness.backends.seam import OnTokens
+from harness.config.schema import ModelSpec
+from harness.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from harness.backends.hf.session import OpenTurn
+
+NOT_STOCK: Mapping[str, str] = {
+    "decode": "engine: decode is our own loop on the model's forward, not stock generate",
+    "compiled": "engine: compiled is our own loop on a static cache, its step compiled; it is not stock generate",
+}
+_STOCK = "engine: generate can"
+
+
+class Engine(Protocol):
+    """Answers the turns of one conversation."""
+
+    def answer(self, turn: OpenTurn, on_tokens: OnTokens) -> Generated:
+        """Generate up to `turn.room` ids, which is one at least; ticks every arrival, stamps `generated`. What goes
+        wrong is raised, and leaves the conversation as if the turn had not been asked."""
+        ...
+
+    def keep(self, turn: OpenTurn, generated: Generated) -> None:
+        """The turn went well: remember what serves the next one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Crank:
+    """What answers the conversations with a loaded model."""
+
+    open: Callable[[], Engine]
+    """For a new conversation."""
+    compile_s: float | None = None
+
+
+def make_crank(spec: ModelSpec, model: PreTrainedModel, context_tokens: int | None) -> Crank:
+    """The engine that the spec asks for, compiled if it has to be. Raises whatever torch does over that."""
+    match spec.engine:
+        case "decode":
+            return Crank(lambda: Decode(model, spec.kv_cache))
+        case "compiled":
+            step = CompiledStep(model, context_tokens)
+            return Crank(lambda: Compiled(step, spec.kv_cache), step.compile_s)
+        case _:
+            return Crank(lambda: Generate(model, spec.kv_cache))
+
+
+def demand_engine(spec: ModelSpec, config: PreTrainedConfig) -> None:
+    """Raise ModelError if the spec's engine is known not to run such a model. Needs no weights; imports the modelling
+    code for any engine but generate."""
+    if spec.engine not in NOT_STOCK:
+        return
+    why = _why_not(spec, config)
+    if why is not None:
+        raise ModelError(spec.model, f"cannot be used with engine: {spec.engine}: {why}", _STOCK)
+
+
+def _why_not(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
+    model_class = model_class_of(config)
+    if model_class is None:
+        return "its own code may want inputs that only generate makes"
+    if cache_argument(model_class) is None:
+        return f"{model_class.__name__} keeps a cache of its own kind"
+    if spec.engine != "compiled":
+        return None
+    if spec.attn_implementation not in (None, "sdpa", "eager"):
+        return f"{spec.attn_implementation} cannot tell the empty part of a static cache; sdpa and eager can"
+    return why_not_static(model_class, config)
+
+
+def demand_loaded(spec: ModelSpec, model: PreTrainedModel) -> None:
+    """Raise ModelError if the engine cannot run the model as it was loaded."""
+    if spec.engine != "compiled":
+        return
+    quantizer: Any = getattr(model, "hf_quantizer", None)
+    if quantizer is not None and not quantizer.is_compileable:
+        raise ModelError(spec.model, f"its quantization cannot be compiled ({spec.quantization})", "engine: decode can")
+    places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
+    if len(places) > 1:
+        fact = f"is spread over {' and '.join(sorted(places))}, and is compiled on one device only"
+        raise ModelError(spec.model, fact, "engine: decode can, or give it a device that holds it all")
+
+
+def demand_speculation(spec: ModelSpec, config: PreTrainedConfig, settled: Settled) -> None:
+    """Raise UsageError if settings guess ids ahead on a model that cannot go back where a guess was wrong."""
+    if not speculates(settled.config):
+        return
+    model_class = model_class_of(config)
+    if model_class is not None and (model_class._is_stateful or cache_argument(model_class) is None):
+        name = next(name for name in SPECULATION if settled.effective.values.get(name))
+        fact = f"cannot be used with {spec.model}: {model_class.__name__} keeps a state that cannot be taken back"
+        raise UsageError(f"sampling.{name}", fact, "leave it out for this model")
+
+
+def model_class_of(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    """The class that transformers loads for such a config; None if its code comes with the model."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return None
+    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model_class: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
+    return model_class
