@@ -12,7 +12,10 @@ from harness.backends.seam import Backend
 from harness.records import FinishReason
 from tests.asking import QUESTIONS, Asked, ask, converse, dialog
 
-BACKENDS = ("scripted", "scripted, three ids at a time", "llama", "llama transcript", "falcon", "mamba2")
+BACKENDS = (
+    "scripted", "scripted three ids at a time", "llama", "llama transcript", "falcon", "mamba2",
+    "llama decode", "falcon decode", "mamba2 decode", "llama compiled", "falcon compiled",
+)  # fmt: skip
 RECITED = ["Motion is described by forces.", "By energies instead of forces, he said.", "I am Bob.", "It is blue."]
 
 
@@ -21,7 +24,9 @@ def backend(request: pytest.FixtureRequest, open_model: Callable[..., Backend]) 
     name, _, variant = request.param.partition(" ")
     if name.startswith("scripted"):
         return ScriptedBackend(Recital(lines=RECITED, ids_per_tick=[3] if variant else [1]))
-    return open_model(name, chat_format="transcript" if variant else "auto")
+    if variant == "transcript":
+        return open_model(name, chat_format="transcript")
+    return open_model(name, spec={"engine": variant or "generate"})
 
 
 @pytest.fixture
@@ -136,7 +141,8 @@ def test_effective_settings_are_told(backend: Backend) -> None:
 
 def test_the_report_adds_up(backend: Backend) -> None:
     report = backend.report
-    assert report.load_s == pytest.approx(report.import_s + report.weights_s + report.first_forward_s)
+    parts = report.import_s + report.weights_s + report.first_forward_s + (report.compile_s or 0)
+    assert report.load_s == pytest.approx(parts)
     assert "class" in report.facts
     assert "context_tokens" in report.facts
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from torch._dynamo.exc import TorchDynamoException
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
+from harness.backends.failures import first_line
 from harness.backends.hf.cache import cache_argument
 from harness.backends.hf.compiled import Compiled, CompiledStep, why_not_static
 from harness.backends.hf.decode import Decode
@@ -54,12 +56,16 @@ class Crank:
 
 
 def make_crank(spec: ModelSpec, model: PreTrainedModel, context_tokens: int | None) -> Crank:
-    """The engine that the spec asks for, compiled if it has to be. Raises whatever torch does over that."""
+    """The engine that the spec asks for, compiled if it has to be. Raises ModelError where that cannot be done."""
     match spec.engine:
         case "decode":
             return Crank(lambda: Decode(model, spec.kv_cache))
         case "compiled":
-            step = CompiledStep(model, context_tokens)
+            try:
+                step = CompiledStep(model, context_tokens)
+            except TorchDynamoException as error:
+                fact = f"cannot be compiled: {first_line(error)}"
+                raise ModelError(spec.model, fact, "engine: decode needs no compiler") from error
             return Crank(lambda: Compiled(step, spec.kv_cache), step.compile_s)
         case _:
             return Crank(lambda: Generate(model, spec.kv_cache))
