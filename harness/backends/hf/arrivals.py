@@ -25,6 +25,10 @@ class Arrivals:
     def come(self, ids: list[int]) -> None:
         """These ids are on the host now. Ticks first; raises TurnTimedOutError."""
         self._stopwatch.tick(len(ids))
+        self.look(ids)
+
+    def look(self, ids: list[int]) -> None:
+        """Look at ids that have been ticked. Raises TurnTimedOutError."""
         self.ids += ids
         turn = self._turn
         turn.arrived(ids, self._on_tokens)

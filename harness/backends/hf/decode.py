@@ -90,7 +90,7 @@ def crank(
     sampler = Sampler(model, turn.settled.config, ids[:, :length], room=room)
     torch.manual_seed(turn.request.seed)
     logits = forward(ids[:, :length], length - cached)
-    with _for_decoding(model):
+    with for_decoding(model):
         while True:
             picked = sampler.pick(ids[:, :length], logits)
             one = int(picked.item())  # waits for the device, once per id
@@ -102,7 +102,7 @@ def crank(
             logits = forward(ids[:, :length], 1)
 
 
-def _for_decoding(model: PreTrainedModel) -> Any:
+def for_decoding(model: PreTrainedModel) -> Any:
     """What generate does around its loop: on accelerators, experts are computed another way than in the prefill."""
     prepare = getattr(model, "_optimize_model_for_decode", None)
     return nullcontext() if prepare is None else prepare()

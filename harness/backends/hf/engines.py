@@ -1,7 +1,7 @@
 """Who turns the crank: which engine a model spec asks for, and what it cannot do.
 
-An engine answers the turns of one conversation, whose key/value cache it holds. Which one it is, is decided here and
-nowhere else.
+An engine answers the turns of one conversation, whose key/value cache it holds, or those of many together. Which one it
+is, is decided here and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,23 +14,32 @@ from torch._dynamo.exc import TorchDynamoException
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from harness.backends.failures import first_line
+from harness.backends.hf.batched import Batched
 from harness.backends.hf.cache import cache_argument
 from harness.backends.hf.compiled import Compiled, CompiledStep, why_not_static
+from harness.backends.hf.continuous import Continuous, refuse_settings, why_not_continuous
 from harness.backends.hf.decode import Decode
+from harness.backends.hf.formats import Format
 from harness.backends.hf.generate import Generate, Generated
+from harness.backends.hf.lockstep import why_not_padded
 from harness.backends.hf.settings import SPECULATION, Settled, speculates
 from harness.backends.seam import OnTokens
 from harness.config.schema import ModelSpec
 from harness.errors import ModelError, UsageError
+from harness.records import Persona
 
 if TYPE_CHECKING:
+    from harness.backends.hf.backend import HfBackend
     from harness.backends.hf.session import OpenTurn
 
 NOT_STOCK: Mapping[str, str] = {
     "decode": "engine: decode is our own loop on the model's forward, not stock generate",
     "compiled": "engine: compiled is our own loop on a static cache, its step compiled; it is not stock generate",
+    "batched": "engine: batched is our own loop over several conversations in lock-step, not stock generate",
+    "continuous": "engine: continuous is transformers' continuous batching; it prefills every turn anew",
 }
 _STOCK = "engine: generate can"
+_BATCHED = "engine: batched can"
 
 
 class Engine(Protocol):
@@ -50,8 +59,8 @@ class Engine(Protocol):
 class Crank:
     """What answers the conversations with a loaded model."""
 
-    open: Callable[[], Engine]
-    """For a new conversation."""
+    open: Callable[[], Engine] | None
+    """For a new conversation; None where one answers them all (`open_together`)."""
     compile_s: float | None = None
 
 
@@ -67,8 +76,31 @@ def make_crank(spec: ModelSpec, model: PreTrainedModel, context_tokens: int | No
                 fact = f"cannot be compiled: {first_line(error)}"
                 raise ModelError(spec.model, fact, "engine: decode needs no compiler") from error
             return Crank(lambda: Compiled(step, spec.kv_cache), step.compile_s)
+        case "batched" | "continuous":
+            return Crank(None)
         case _:
             return Crank(lambda: Generate(model, spec.kv_cache))
+
+
+def open_together(backend: HfBackend) -> Batched | Continuous | None:
+    """What answers all conversations with a loaded model; None where each has an engine of its own."""
+    match backend.spec.engine:
+        case "batched":
+            return Batched(backend)
+        case "continuous":
+            return Continuous(backend)
+        case _:
+            return None
+
+
+def why_not_together(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
+    """Why the spec's engine cannot answer several conversations at once with such a model; None if it can."""
+    if spec.engine == "continuous":
+        return None  # models that it cannot run together it cannot run at all
+    model_class = model_class_of(config)
+    if spec.engine == "batched" and model_class is not None:
+        return why_not_padded(model_class, config)
+    return f"the engine {spec.engine} answers one conversation at a time"
 
 
 def demand_engine(spec: ModelSpec, config: PreTrainedConfig) -> None:
@@ -78,7 +110,8 @@ def demand_engine(spec: ModelSpec, config: PreTrainedConfig) -> None:
         return
     why = _why_not(spec, config)
     if why is not None:
-        raise ModelError(spec.model, f"cannot be used with engine: {spec.engine}: {why}", _STOCK)
+        remedy = _BATCHED if spec.engine == "continuous" else _STOCK
+        raise ModelError(spec.model, f"cannot be used with engine: {spec.engine}: {why}", remedy)
 
 
 def _why_not(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
@@ -87,6 +120,8 @@ def _why_not(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
         return "its own code may want inputs that only generate makes"
     if cache_argument(model_class) is None:
         return f"{model_class.__name__} keeps a cache of its own kind"
+    if spec.engine == "continuous":
+        return why_not_continuous(model_class, config, spec.attn_implementation)
     if spec.engine != "compiled":
         return None
     if spec.attn_implementation not in (None, "sdpa", "eager"):
@@ -96,19 +131,21 @@ def _why_not(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
 
 def demand_loaded(spec: ModelSpec, model: PreTrainedModel) -> None:
     """Raise ModelError if the engine cannot run the model as it was loaded."""
-    if spec.engine != "compiled":
-        return
     quantizer: Any = getattr(model, "hf_quantizer", None)
-    if quantizer is not None and not quantizer.is_compileable:
+    if spec.engine == "compiled" and quantizer is not None and not quantizer.is_compileable:
         raise ModelError(spec.model, f"its quantization cannot be compiled ({spec.quantization})", "engine: decode can")
     places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
-    if len(places) > 1:
-        fact = f"is spread over {' and '.join(sorted(places))}, and is compiled on one device only"
-        raise ModelError(spec.model, fact, "engine: decode can, or give it a device that holds it all")
+    if spec.engine in ("compiled", "continuous") and len(places) > 1:
+        fact = f"is spread over {' and '.join(sorted(places))}, and engine: {spec.engine} works on one device only"
+        able = "decode" if spec.engine == "compiled" else "batched"
+        raise ModelError(spec.model, fact, f"engine: {able} can, or give it a device that holds it all")
 
 
-def demand_speculation(spec: ModelSpec, config: PreTrainedConfig, settled: Settled) -> None:
-    """Raise UsageError if settings guess ids ahead on a model that cannot go back where a guess was wrong."""
+def demand_sampling(spec: ModelSpec, config: PreTrainedConfig, settled: Settled, chat_format: Format) -> None:
+    """Raise UsageError for settings that cannot be carried out: dropped by the engine, or guessing ids ahead on a model
+    that cannot go back where a guess was wrong."""
+    if spec.engine == "continuous":
+        refuse_settings(settled, chat_format.stop_strings(Persona()))
     if not speculates(settled.config):
         return
     model_class = model_class_of(config)

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from harness.backends.failures import first_line
-from harness.backends.hf.engines import NOT_STOCK, demand_engine, demand_speculation
+from harness.backends.hf.engines import NOT_STOCK, demand_engine, demand_sampling, why_not_together
 from harness.backends.hf.formats import choose_format
 from harness.backends.hf.settings import settle
 from harness.backends.hf.source import context_tokens, generation_config, open_source
@@ -58,7 +58,7 @@ def preview(
         for label, sampling in samplings.items()
     }
     for one in settled.values():
-        demand_speculation(spec, source.config, one)
+        demand_sampling(spec, source.config, one, form)
     engine = [NOT_STOCK[spec.engine]] if spec.engine in NOT_STOCK else []
     return Preview(
         prompt,
@@ -66,5 +66,5 @@ def preview(
         context,
         {label: one.effective for label, one in settled.items()},
         (*form.notices, *engine, *notices),
-        why_not_together=f"the engine {spec.engine} answers one conversation at a time",
+        why_not_together=why_not_together(spec, source.config),
     )

@@ -33,9 +33,9 @@ class LastScores(LogitsProcessor):
         self._make_finite = make_finite
 
     @classmethod
-    def of(cls, config: GenerationConfig, device: torch.device) -> LastScores:
-        """As it is needed for these settings on this device."""
-        return cls(make_finite=bool(config.do_sample) and device.type != "cpu")
+    def of(cls, config: GenerationConfig, device: torch.device, *, in_batch: bool = False) -> LastScores:
+        """As it is needed for these settings on this device. In a batch one row must not fail the others' draw."""
+        return cls(make_finite=bool(config.do_sample) and (in_batch or device.type != "cpu"))
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
         self.scores = scores
@@ -72,6 +72,7 @@ class Sampler:
         *,
         room: int,
         attention_mask: torch.Tensor | None = None,
+        in_batch: bool = False,
     ) -> None:
         """`prompt_ids` are (B, n), `attention_mask` likewise where rows are padded on the left, both on the device
         that logits will be on; `config` holds merged settings and stays as it is.
@@ -85,7 +86,7 @@ class Sampler:
             turn.min_length = None  # as in generate, where the one overrides the other
         internals: Any = model
         internals._prepare_special_tokens(turn, True, device=device, batch_size=rows)
-        self.last = LastScores.of(config, device)
+        self.last = LastScores.of(config, device, in_batch=in_batch)
         self._processors = internals._get_logits_processor(
             generation_config=turn,
             input_ids_seq_length=tokens,

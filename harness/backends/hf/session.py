@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.backends.failures import failure_of
 from harness.backends.hf.cache import bytes_of
 from harness.backends.hf.generate import Generated, free_memory, synchronize
-from harness.backends.hf.reasoning import Reader
+from harness.backends.hf.reasoning import Reader, Said
 from harness.backends.hf.settings import Settled
 from harness.backends.limits import Fitted, fit
 from harness.backends.seam import OnTokens, Reply, TurnRequest
@@ -62,6 +62,8 @@ class HfSession:
     def reply(self, request: TurnRequest, on_tokens: OnTokens) -> Reply:
         """Answer one request. What goes wrong is in the reply; only a sampling that cannot be carried out at all
         raises (UsageError)."""
+        if self._backend.together is not None:
+            return self._backend.together.reply([(self, request, on_tokens)])[0]
         turn = OpenTurn(request, self._backend.settled(request.sampling, request.length))
         failure: Failure | None = None
         try:
@@ -82,6 +84,7 @@ class HfSession:
         self.prepare(turn)
         if turn.room == 0:
             return self.nothing(turn)
+        assert self._engine is not None, "a session has an engine of its own, or shares one"
         generated = self._engine.answer(turn, on_tokens)
         reply = self.finish(turn, generated)
         self._engine.keep(turn, generated)
@@ -124,10 +127,19 @@ class HfSession:
 
     def finish(self, turn: OpenTurn, generated: Generated) -> Reply:
         """Read what was generated: stamps `ready`. Raises NonFiniteLogitsError where the logits were not numbers."""
+        return self.told(turn, generated, self.read(turn, generated.ids))
+
+    def read(self, turn: OpenTurn, ids: Sequence[int]) -> Said:
+        """The text of what was generated: stamps `ready`."""
         assert turn.reader is not None, "the turn was prepared"
         turn.phase = "detokenize"
-        said = turn.reader.read(generated.ids)
+        said = turn.reader.read(ids)
         turn.request.stopwatch.ready()
+        return said
+
+    def told(self, turn: OpenTurn, generated: Generated, said: Said) -> Reply:
+        """The reply to a turn that was read; nothing of this is timed. Raises NonFiniteLogitsError."""
+        assert turn.reader is not None, "the turn was prepared"
         turn.phase = "decode"
         generated.demand_finite()
         ids = generated.ids

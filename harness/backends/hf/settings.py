@@ -54,7 +54,7 @@ _NOT_IN_OUR_LOOP = {
     "compile_config": "what it compiles, and how, is its own business",
     "disable_compile": "what it compiles, and how, is its own business",
 }
-REFUSED_BY_ENGINE: Mapping[str, Mapping[str, str]] = {"decode": _NOT_IN_OUR_LOOP, "compiled": _NOT_IN_OUR_LOOP}
+REFUSED_BY_ENGINE: Mapping[str, Mapping[str, str]] = dict.fromkeys(("decode", "compiled", "batched"), _NOT_IN_OUR_LOOP)
 """What generate can do and an engine of ours cannot, with the reason."""
 _Config: Any = GenerationConfig  # its constructor has no types
 META = ("transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash")
