@@ -11,9 +11,9 @@ import pytest
 import torch
 import transformers as hf
 
-from harness.backends.hf import batched as engine
 from harness.backends.hf.joint_cache import JointCache
 from harness.backends.hf.lockstep import Lockstep, keeps_cache, stretches_after, why_not_padded
+from harness.backends.hf.session import HfSession
 from harness.backends.seam import Backend
 from tests import zoo
 from tests.asking import ask, dialog
@@ -87,13 +87,13 @@ def test_logits_of_a_batch_are_those_of_each_conversation_alone(
     architecture: str, open_model: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
+    told = HfSession.told
 
-    def note(talk: Any) -> Any:
-        seen.append(talk.scores)
-        return finish(talk)
+    def note(session: HfSession, turn: Any, generated: Any, said: Any) -> Any:
+        seen.append(generated.last.scores)
+        return told(session, turn, generated, said)
 
-    finish = engine._Talk.finish
-    monkeypatch.setattr(engine._Talk, "finish", note)
+    monkeypatch.setattr(HfSession, "told", note)
     backend = batched(open_model, architecture)
     play(backend, GREEDY, together=False, length="fixed")
     single, seen[:] = list(seen), []
@@ -331,10 +331,10 @@ def test_a_rope_that_stretches_with_the_longest_row_fails_long_rows_only(open_mo
 
 
 def test_models_that_padding_would_harm_are_known_from_their_configs() -> None:
-    assert why_not_padded(hf.LlamaConfig(), hf.LlamaForCausalLM) is None
-    assert "position ids" in str(why_not_padded(hf.RwkvConfig(), hf.RwkvForCausalLM))
-    assert "recurrent" in str(why_not_padded(hf.RecurrentGemmaConfig(), hf.RecurrentGemmaForCausalLM))
-    assert not keeps_cache(hf.GPTNeoConfig(), hf.GPTNeoForCausalLM)
+    assert why_not_padded(hf.LlamaForCausalLM, hf.LlamaConfig()) is None
+    assert "position ids" in str(why_not_padded(hf.RwkvForCausalLM, hf.RwkvConfig()))
+    assert "recurrent" in str(why_not_padded(hf.RecurrentGemmaForCausalLM, hf.RecurrentGemmaConfig()))
+    assert not keeps_cache(hf.GPTNeoForCausalLM, hf.GPTNeoConfig())
     assert stretches_after(hf.LlamaConfig()) is None
 
 
