@@ -99,9 +99,7 @@ def test_the_fixed_lane_without_a_length_is_refused() -> None:
         ScriptedBackend(Recital(lines=["one"])).effective({}, "fixed")
 
 
-def recited_together(
-    *lines: str, clock: HandCrankedClock, timeout_s: float | None = None, **recital: Any
-) -> list[Stamps]:
+def recited_together(*lines: str, timeout_s: float | None = None, **recital: Any) -> list[Stamps]:
     """The stamps of conversations with these lines, answered together; their turns begin at the same moment."""
     clock = HandCrankedClock()
     names = [str(index) for index in range(len(lines))]
