@@ -52,11 +52,11 @@ def test_turns_that_overlap_are_counted_once_and_pauses_not_at_all(tmp_path: Pat
     assert table["turns"].tolist() == [2, 2]
     assert table["batch_size_mean"].tolist() == [1.0, 2.0]
     # Alone: 2 × 0.2 s. Together: from 2.0 to 2.25 s, 0.05 s after the first one's start and 0.2 s long.
-    assert table["tokens_per_s_p50"].tolist() == pytest.approx([20 / 0.4, 20 / 0.25])
+    assert table["output_tokens_per_s_p50"].tolist() == pytest.approx([20 / 0.4, 20 / 0.25])
     assert table["turns_per_s_p50"].tolist() == pytest.approx([2 / 0.4, 2 / 0.25])
     assert table["speedup_p50"].tolist() == pytest.approx([1.0, 1.6])
     assert table["e2e_s_p50"].tolist() == pytest.approx([0.2, 0.2])
-    assert table["tokens_per_s_low"].isna().all()  # one launch has no interval
+    assert table["output_tokens_per_s_low"].isna().all()  # one launch has no interval
 
 
 def test_a_turn_within_another_adds_no_time(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_a_turn_within_another_adds_no_time(tmp_path: Path) -> None:
 def test_launches_are_the_sample_and_time_between_them_is_nobodys(tmp_path: Path) -> None:
     table = throughput(two_levels(tmp_path, (0.0, 200), (1000.0, 400)))
     alone, together = table.to_dict("records")
-    assert alone["tokens_per_s_p50"] == pytest.approx(math.sqrt((20 / 0.4) * (20 / 0.8)))
-    assert alone["tokens_per_s_low"] < alone["tokens_per_s_p50"] < alone["tokens_per_s_high"]
+    assert alone["output_tokens_per_s_p50"] == pytest.approx(math.sqrt((20 / 0.4) * (20 / 0.8)))
+    assert alone["output_tokens_per_s_low"] < alone["output_tokens_per_s_p50"] < alone["output_tokens_per_s_high"]
     assert together["speedup_p50"] == pytest.approx(math.sqrt((0.4 / 0.25) * (0.8 / 0.45)))
 
 
@@ -86,7 +86,7 @@ def test_a_level_that_nothing_was_answered_at_has_a_row_without_figures(tmp_path
     records = [failed(cell(conversation_id=name, concurrency=2), started_at=T0) for name in "ab"]
     table = throughput(load(store(tmp_path, records, plan(conversations=TALKS, concurrency=[1, 2]))))
     assert table["turns"].tolist() == [0, 0]
-    assert table[["batch_size_mean", "tokens_per_s_p50", "speedup_p50", "ttft_s_p50"]].isna().all(axis=None)
+    assert table[["batch_size_mean", "output_tokens_per_s_p50", "speedup_p50", "ttft_s_p50"]].isna().all(axis=None)
 
 
 def test_tables_never_mix_levels(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from harness.analysis.summary import by_setting
 SETTING = ["model", "sampling", "concurrency"]
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 """Of a turn, as those who wait for it see it: from `by_setting`."""
-_NAMES = ("tokens_per_s", "turns_per_s", "speedup")
+_NAMES = ("output_tokens_per_s", "turns_per_s", "speedup")
 _LATENCY_COLUMNS = [f"{name}_{part}" for name in LATENCIES for part in ("p50", "low", "high")]
 
 
@@ -33,9 +33,9 @@ def throughput(run: Run) -> pd.DataFrame:
     """One row per model × sampling × level of concurrency, in the order of the config.
 
     Columns: run_id model sampling concurrency turns (answered) batch_size_mean (how many conversations were really
-    answered together, mean over turns); tokens_per_s and turns_per_s over busy time and speedup (the tokens per second
-    over those of level 1 in the same launch; absent without that level), each as _p50 _low _high over launches; for a
-    turn's `LATENCIES` their _p50 _low _high.
+    answered together, mean over turns); output_tokens_per_s and turns_per_s of all conversations over busy time, and
+    speedup (the tokens per second over those of level 1 in the same launch; absent without that level), each as _p50
+    _low _high over launches; for a turn's `LATENCIES` their _p50 _low _high.
     """
     settings = by_setting(run)
     answered = run.turns[(run.turns["state"] == "done") & run.turns["e2e_s"].notna()]
@@ -72,7 +72,7 @@ def throughput(run: Run) -> pd.DataFrame:
 
 
 def _by_launch(answered: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting and launch: `tokens_per_s`, `turns_per_s` and `speedup`, absent where no time has passed."""
+    """One row per setting and launch in which time has passed: `output_tokens_per_s`, `turns_per_s`, `speedup`."""
     keys = [*SETTING, "launch"]
     spans = answered[[*keys, "completion_tokens"]].assign(
         # Seconds since the run's first turn: those since the epoch would leave a float no nanoseconds.
@@ -89,11 +89,11 @@ def _by_launch(answered: pd.DataFrame) -> pd.DataFrame:
         tokens=("completion_tokens", "sum"), turns=("busy", "size"), busy=("busy", "sum")
     )
     timed = sums[sums["busy"] > 0].reset_index()
-    timed["tokens_per_s"] = timed["tokens"].astype("float64") / timed["busy"]
+    timed["output_tokens_per_s"] = timed["tokens"].astype("float64") / timed["busy"]
     timed["turns_per_s"] = timed["turns"] / timed["busy"]
-    single = timed.loc[timed["concurrency"] == 1, ["model", "sampling", "launch", "tokens_per_s"]]
+    single = timed.loc[timed["concurrency"] == 1, ["model", "sampling", "launch", "output_tokens_per_s"]]
     timed = timed.merge(single, on=["model", "sampling", "launch"], how="left", suffixes=("", "_alone"))
-    timed["speedup"] = timed["tokens_per_s"] / timed["tokens_per_s_alone"]
+    timed["speedup"] = timed["output_tokens_per_s"] / timed["output_tokens_per_s_alone"]
     return timed
 
 

@@ -148,7 +148,7 @@ _MEMORY: _Columns = {
 _THROUGHPUT: _Columns = {
     "turns": _of("turns", count),
     "answered together": _of("batch_size_mean", number),
-    "tok/s": _between("tokens_per_s", number),
+    "tok/s": _between("output_tokens_per_s", number),
     "turns/s": _between("turns_per_s", number),
     "speed-up": _between("speedup", number),
     "TTFT ms": _between("ttft_s", ms),

@@ -107,7 +107,7 @@ def _throughput(levels: pd.DataFrame) -> Table:
             number(row["batch_size_mean"]),
             *(
                 _with(number(row[f"{name}_p50"]), interval(row[f"{name}_low"], row[f"{name}_high"], number))
-                for name in ("tokens_per_s", "turns_per_s", "speedup")
+                for name in ("output_tokens_per_s", "turns_per_s", "speedup")
             ),
             ms(row["ttft_s_p50"]),
             ms(row["tpot_s_p50"]),
