@@ -15,9 +15,8 @@ import pandas as pd
 
 from harness.analysis.frames import Run
 from harness.analysis.stats import Estimate, typical
-from harness.analysis.summary import by_setting
+from harness.analysis.summary import SETTING, by_setting
 
-SETTING = ["model", "sampling", "concurrency"]
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 """Of a turn, as those who wait for it see it: from `by_setting`."""
 _NAMES = ("output_tokens_per_s", "turns_per_s", "speedup")
@@ -26,7 +25,7 @@ _LATENCY_COLUMNS = [f"{name}_{part}" for name in LATENCIES for part in ("p50", "
 
 def has_levels(run: Run) -> bool:
     """Whether anything was to be played together."""
-    return bool((run.turns["concurrency"] > 1).any())
+    return bool(max(run.plan.get("concurrency", [1])) > 1)  # format 1 knew no other
 
 
 def throughput(run: Run) -> pd.DataFrame:
@@ -40,7 +39,7 @@ def throughput(run: Run) -> pd.DataFrame:
     settings = by_setting(run)
     answered = run.turns[(run.turns["state"] == "done") & run.turns["e2e_s"].notna()]
     busy = _by_launch(answered)
-    counted = answered.groupby(SETTING, sort=False)["batch_size"].agg(["size", "mean"])
+    counted = answered.groupby(list(SETTING), sort=False)["batch_size"].agg(["size", "mean"])
     rows = []
     for setting in settings.to_dict("records"):
         key = tuple(setting[name] for name in SETTING)
@@ -98,7 +97,7 @@ def _by_launch(answered: pd.DataFrame) -> pd.DataFrame:
 
 
 def _values(busy: pd.DataFrame, key: tuple[object, ...], name: str) -> Mapping[int, list[float]]:
-    here = busy[(busy[SETTING] == list(key)).all(axis=1)]
+    here = busy[(busy[list(SETTING)] == list(key)).all(axis=1)]
     known = here[here[name].notna()]
     return {int(launch): [float(value)] for launch, value in zip(known["launch"], known[name], strict=True)}
 
