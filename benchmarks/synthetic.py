@@ -12,7 +12,9 @@ from harness.store import create
 
 MODELS, SAMPLINGS, CONVERSATIONS, TURNS = 2, 5, 500, 20
 IDS, LETTERS = 64, 200
-WORDS = [f"{start}{middle}{end}" for start in "bdfgk" for middle in ("a", "en", "iro", "ust") for end in ("l", "tion", "s")]
+WORDS = [
+    f"{start}{middle}{end}" for start in "bdfgk" for middle in ("a", "en", "iro", "ust") for end in ("l", "tion", "s")
+]
 
 
 def write(results: Path, turns: int, *, synced: bool = False) -> Path:

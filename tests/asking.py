@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -63,4 +64,34 @@ def converse(
         lines.append(question)
         asked.append(ask(session, dialog(*lines), sampling, turn_index=index, **values))
         lines.append(asked[-1].reply.text or "")
+    return asked
+
+
+class Verbatim:
+    """A chat format that puts a reply back as the ids it was generated as: random ids seldom survive decoding."""
+
+    def __init__(self, plain: Any) -> None:
+        self._plain = plain
+        self.replies: list[tuple[int, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def encode(self, text: str) -> list[int]:
+        parts = re.split(r"§(\d+)§", text)
+        ids: list[int] = []
+        for index, part in enumerate(parts):
+            ids += self.replies[int(part)] if index % 2 else self._plain.encode(part)
+        return ids
+
+
+def converse_verbatim(backend: Any, sampling: dict[str, Any], **values: Any) -> list[Asked]:
+    """As `converse`, and every reply goes on as the ids it was generated as."""
+    backend.format = verbatim = Verbatim(backend.format)
+    session, lines, asked = backend.open_session(), [], []
+    for index, question in enumerate(QUESTIONS):
+        lines.append(question)
+        asked.append(ask(session, dialog(*lines), sampling, **values))
+        verbatim.replies.append(asked[-1].reply.completion_ids)
+        lines.append(f"§{index}§")
     return asked

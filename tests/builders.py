@@ -14,8 +14,8 @@ MS = 1_000_000
 """Nanoseconds in a millisecond."""
 
 
-def cell(model="pico", sampling="greedy", conversation_id="physics", repeat=0, launch=0) -> Cell:
-    return Cell(model, sampling, conversation_id, repeat, launch)
+def cell(model="pico", sampling="greedy", conversation_id="physics", repeat=0, launch=0, concurrency=1) -> Cell:
+    return Cell(model, sampling, conversation_id, repeat, launch, concurrency)
 
 
 def circumstances(of: Cell | None = None, **values: Any) -> Circumstances:
@@ -185,11 +185,12 @@ def store(
 def every_turn(of: Mapping[str, Any], make: Callable[[Cell, int], TurnRecord] = turn) -> list[TurnRecord]:
     """A record for every turn of a plan."""
     return [
-        make(Cell(model["label"], sampling["name"], conversation["id"], repeat, number), index)
+        make(Cell(model["label"], sampling["name"], conversation["id"], repeat, number, level), index)
         for number in range(of["launches"])
         for model in of["models"]
         for repeat in range(of["repeats"])
         for sampling in of["samplings"]
+        for level in of["concurrency"]
         for conversation in of["conversations"]
         for index in conversation["turns"]
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.backends.seam import Backend
+from harness.backends.seam import Backend, Reply
 from harness.config.schema import ModelSpec
 
 TEMPLATE_NOW = "2026-01-02T03:04:05"
@@ -39,9 +40,17 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 
 @pytest.fixture
-def open_model(saved_model: Callable[..., Path]) -> Callable[..., Backend]:
-    """Load a model of the zoo: `spec` are fields of its ModelSpec, the other arguments those of `tests.zoo.save`."""
+def open_model(saved_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backend]:
+    """Load a model of the zoo: `spec` are fields of its ModelSpec, the other arguments those of `tests.zoo.save`.
+
+    Where the engine compiles, the step is traced as a whole but not turned into machine code, which takes half a
+    minute per model.
+    """
+    from harness.backends.hf import engines
+    from harness.backends.hf.compiled import CompiledStep
     from harness.backends.open import open_backend
+
+    monkeypatch.setattr(engines, "CompiledStep", partial(CompiledStep, compiler="eager"))
 
     def load(
         architecture: str = "llama",
@@ -56,3 +65,19 @@ def open_model(saved_model: Callable[..., Path]) -> Callable[..., Backend]:
         )
 
     return load
+
+
+@pytest.fixture
+def last_scores(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The scores of the last id of every turn that is answered."""
+    from harness.backends.hf.session import HfSession
+
+    def spy(session: HfSession, turn: Any, generated: Any) -> Reply:
+        assert generated.last.scores is not None
+        seen.append(generated.last.scores.clone())
+        return finish(session, turn, generated)
+
+    seen: list[Any] = []
+    finish = HfSession.finish
+    monkeypatch.setattr(HfSession, "finish", spy)
+    return seen

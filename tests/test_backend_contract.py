@@ -11,8 +11,13 @@ from harness.backends.scripted import Recital, ScriptedBackend
 from harness.backends.seam import Backend
 from harness.records import FinishReason
 from tests.asking import QUESTIONS, Asked, ask, converse, dialog
+from tests.crowds import request
 
-BACKENDS = ("scripted", "scripted, three ids at a time", "llama", "llama transcript", "falcon", "mamba2")
+BACKENDS = (
+    "scripted", "scripted three ids at a time", "llama", "llama transcript", "falcon", "mamba2",
+    "llama decode", "falcon decode", "mamba2 decode", "llama compiled", "falcon compiled",
+    "llama batched", "falcon batched", "mamba2 batched", "llama continuous",
+)  # fmt: skip
 RECITED = ["Motion is described by forces.", "By energies instead of forces, he said.", "I am Bob.", "It is blue."]
 
 
@@ -21,7 +26,9 @@ def backend(request: pytest.FixtureRequest, open_model: Callable[..., Backend]) 
     name, _, variant = request.param.partition(" ")
     if name.startswith("scripted"):
         return ScriptedBackend(Recital(lines=RECITED, ids_per_tick=[3] if variant else [1]))
-    return open_model(name, chat_format="transcript" if variant else "auto")
+    if variant == "transcript":
+        return open_model(name, chat_format="transcript")
+    return open_model(name, spec={"engine": variant or "generate"})
 
 
 @pytest.fixture
@@ -136,7 +143,8 @@ def test_effective_settings_are_told(backend: Backend) -> None:
 
 def test_the_report_adds_up(backend: Backend) -> None:
     report = backend.report
-    assert report.load_s == pytest.approx(report.import_s + report.weights_s + report.first_forward_s)
+    parts = report.import_s + report.weights_s + report.first_forward_s + (report.compile_s or 0)
+    assert report.load_s == pytest.approx(parts)
     assert "class" in report.facts
     assert "context_tokens" in report.facts
 
@@ -152,3 +160,19 @@ def test_a_system_message_is_part_of_the_prompt(backend: Backend) -> None:
     session = backend.open_session()
     with_system = ask(session, dialog(QUESTIONS[0], system="Bob is a professor in Physics.")).reply
     assert with_system.prompt_tokens > ask(session, QUESTIONS[0]).reply.prompt_tokens
+
+
+def test_several_requests_answered_together_keep_what_one_promises(backend: Backend) -> None:
+    if backend.why_not_together is not None:
+        assert "one conversation at a time" in backend.why_not_together
+        return
+    alone = [ask(backend.open_session(), text, {"max_new_tokens": 6}).reply for text in QUESTIONS[:3]]
+    asked = [(backend.open_session(), request([text], {"max_new_tokens": 6})) for text in QUESTIONS[:3]]
+    replies = backend.reply_many(asked)
+    assert [reply.completion_ids for reply in replies] == [reply.completion_ids for reply in alone]
+    assert {reply.batch_size for reply in replies} == {3}
+    for reply, (_, one) in zip(replies, asked, strict=True):
+        stamps = one.stopwatch.stamps()
+        order = [stamps.templated_ns, stamps.tokenized_ns, *stamps.tick_ns, stamps.generated_ns, stamps.ready_ns]
+        assert order == sorted(order)  # type: ignore[type-var]
+        assert sum(ids for _, ids in stamps.ticks) == reply.completion_tokens

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness.backends.failures import failure_of
+from harness.backends.failures import NonFiniteLogitsError, failure_of
 from harness.backends.hf import generate as engine
+from harness.backends.hf import sampler
 from harness.backends.seam import Backend
 from harness.meters.clock import HandCrankedClock
 from tests.asking import ask
@@ -49,17 +50,17 @@ def test_weights_that_are_not_finite_are_found(value: float, sampling: dict[str,
 def test_not_finite_logits_are_found_where_sampling_has_to_be_spared_them(backend: Any) -> None:
     # On an accelerator torch.multinomial ends the process over a NaN, so the sampler is given finite scores.
     scores = torch.tensor([[1.0, float("nan"), -float("inf")]])
-    guard = engine._LastScores(make_finite=True)
+    guard = sampler.LastScores(make_finite=True)
     spared = guard(torch.zeros((1, 1)), scores)
     assert spared.tolist()[0][:2] == [1.0, 0.0]
     assert torch.isfinite(torch.softmax(spared / 0.01, dim=-1)).all()  # a temperature comes after this
     torch.multinomial(torch.softmax(spared, -1), 1)
-    with pytest.raises(engine.NonFiniteLogitsError):
+    with pytest.raises(NonFiniteLogitsError):
         guard.demand_finite()
 
 
 def test_masked_scores_are_no_error() -> None:
-    guard = engine._LastScores(make_finite=False)
+    guard = sampler.LastScores(make_finite=False)
     guard(torch.zeros((1, 1)), torch.tensor([[-float("inf"), 3.0]]))
     guard.demand_finite()
 
@@ -141,14 +142,9 @@ def test_a_long_message_is_shortened() -> None:
     assert failure_of(ValueError(), "decode").message == "ValueError"
 
 
-def test_ids_are_streamed_on_time_on_mps() -> None:
-    from transformers.generation import utils
+def test_ids_are_streamed_on_time_on_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.generation.utils import DeferredStopCheck
 
-    deferred = utils.DeferredStopCheck
-    before = deferred.__dict__["is_supported"]
-    try:
-        assert deferred.is_supported(torch.device("mps"), None, False, False)
-        engine.stream_on_time()
-        assert not deferred.is_supported(torch.device("mps"), None, False, False)
-    finally:
-        deferred.is_supported = before
+    monkeypatch.setattr(DeferredStopCheck, "is_supported", staticmethod(lambda device, *_: device.type == "mps"))
+    engine.stream_on_time()
+    assert not DeferredStopCheck.is_supported(torch.device("mps"), None, False, False)

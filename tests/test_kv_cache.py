@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -10,60 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from harness.backends.hf import generate as engine
-from harness.backends.hf import session as sessions
 from harness.backends.hf.cache import common_prefix
 from harness.backends.seam import Backend
 from tests import zoo
-from tests.asking import QUESTIONS, Asked, ask, converse, dialog
+from tests.asking import QUESTIONS, ask, converse, converse_verbatim, dialog
 
 WITHOUT_REUSE = {"mamba2", "falcon_h1", "lfm2", "qwen3_next"}
 SLIDING = {"mistral", "gemma3"}  # a window of 24 ids, less than the first prompt
 GREEDY = {"max_new_tokens": 10}
-
-
-@pytest.fixture
-def last_scores(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The scores of the last id of every turn that is answered."""
-    seen: list[torch.Tensor] = []
-
-    def spy(*arguments: Any, **named: Any) -> engine.Generated:
-        generated = engine.generate(*arguments, **named)
-        assert generated.last.scores is not None
-        seen.append(generated.last.scores.clone())
-        return generated
-
-    monkeypatch.setattr(sessions, "generate", spy)
-    return seen
-
-
-class Verbatim:
-    """A chat format that puts a reply back as the ids it was generated as: random ids seldom survive decoding."""
-
-    def __init__(self, plain: Any) -> None:
-        self._plain = plain
-        self.replies: list[tuple[int, ...]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._plain, name)
-
-    def encode(self, text: str) -> list[int]:
-        parts = re.split(r"§(\d+)§", text)
-        ids: list[int] = []
-        for index, part in enumerate(parts):
-            ids += self.replies[int(part)] if index % 2 else self._plain.encode(part)
-        return ids
-
-
-def converse_verbatim(backend: Backend) -> list[Asked]:
-    backend.format = verbatim = Verbatim(backend.format)
-    session, lines, asked = backend.open_session(), [], []
-    for index, question in enumerate(QUESTIONS):
-        lines.append(question)
-        asked.append(ask(session, dialog(*lines), GREEDY, length="fixed"))
-        verbatim.replies.append(asked[-1].reply.completion_ids)
-        lines.append(f"§{index}§")
-    return asked
 
 
 @pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
@@ -75,7 +28,9 @@ def test_reused_and_fresh_caches_give_the_same_greedy_replies(
     for mode in ("fresh", "reuse"):
         backend = open_model(architecture, spec={"kv_cache": mode})
         talks[mode] = (
-            converse_verbatim(backend) if verbatim else converse(backend.open_session(), GREEDY, length="fixed")
+            converse_verbatim(backend, GREEDY, length="fixed")
+            if verbatim
+            else converse(backend.open_session(), GREEDY, length="fixed")
         )
     fresh, reused = talks["fresh"], talks["reuse"]
     assert [asked.reply.failure for asked in (*fresh, *reused)] == [None] * 8
@@ -87,7 +42,7 @@ def test_reused_and_fresh_caches_give_the_same_greedy_replies(
 
 @pytest.mark.parametrize("architecture", sorted(set(zoo.ARCHITECTURES) - WITHOUT_REUSE))
 def test_a_history_that_goes_on_is_served_from_the_cache(architecture: str, open_model: Callable[..., Backend]) -> None:
-    asked = converse_verbatim(open_model(architecture))
+    asked = converse_verbatim(open_model(architecture), GREEDY, length="fixed")
     for before, now in pairwise(asked):
         # All that was there but the last generated id, which no forward has seen yet.
         assert now.reply.cached_tokens == before.reply.prompt_tokens + before.reply.completion_tokens - 1
@@ -165,3 +120,37 @@ def test_a_sampling_that_asks_for_another_cache_gets_it(
 )
 def test_the_common_prefix_is_counted(one: list[int], other: list[int], expected: int) -> None:
     assert common_prefix(one, other) == expected
+
+
+@pytest.mark.parametrize("engine", ["generate", "decode"])
+def test_a_turn_tells_how_many_bytes_its_cache_holds(engine: str, open_model: Callable[..., Backend]) -> None:
+    for asked in converse(open_model("llama", spec={"engine": engine}).open_session(), GREEDY, length="fixed"):
+        held = asked.reply.prompt_tokens + asked.reply.completion_tokens - 1  # all but the last id
+        # keys and values · 2 layers · 2 heads for keys and values · 8 wide · 4 bytes each
+        assert asked.reply.kv_cache_bytes == 2 * 2 * 2 * 8 * held * 4
+
+
+def test_a_window_holds_no_more_than_its_size(open_model: Callable[..., Backend]) -> None:
+    reply = ask(open_model("mistral").open_session(), QUESTIONS[0], {"max_new_tokens": 30}, length="fixed").reply
+    assert reply.kv_cache_bytes == 2 * 2 * 2 * 8 * 23 * 4  # of a window of 24 ids, the next one's own key is not held
+
+
+def test_a_static_cache_holds_all_it_has_room_for(open_model: Callable[..., Backend]) -> None:
+    reply = ask(open_model("llama", spec={"engine": "compiled"}).open_session(), QUESTIONS[0], GREEDY).reply
+    assert reply.kv_cache_bytes == 2 * 2 * 2 * 8 * 512 * 4
+
+
+def test_recurrent_states_are_counted_and_do_not_grow(open_model: Callable[..., Backend]) -> None:
+    replies = [asked.reply for asked in converse(open_model("mamba2").open_session(), GREEDY, length="fixed")]
+    # 2 layers · (4 heads · 16 wide · 8 states + a convolution over 4 ids of 64 + 2 · 8 channels) · 4 bytes each
+    assert {reply.kv_cache_bytes for reply in replies} == {2 * (4 * 16 * 8 + 4 * (64 + 2 * 8)) * 4}
+
+
+def test_fresh_caches_are_counted_too(open_model: Callable[..., Backend]) -> None:
+    replies = [ask(open_model("llama", spec={"kv_cache": mode}).open_session()).reply for mode in ("fresh", "reuse")]
+    assert replies[0].kv_cache_bytes == replies[1].kv_cache_bytes is not None
+
+
+def test_a_cache_that_cannot_be_seen_is_not_counted(open_model: Callable[..., Backend]) -> None:
+    sampling = {**GREEDY, "cache_implementation": "static"}
+    assert ask(open_model("llama").open_session(), QUESTIONS[0], sampling).reply.kv_cache_bytes is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,9 @@ from harness.backends.scripted import Breakdown, Recital, ScriptedBackend
 from harness.config.schema import ModelSpec
 from harness.errors import DocumentError, UsageError
 from harness.meters.clock import HandCrankedClock
-from harness.records import Persona
+from harness.records import Persona, Stamps
 from tests.asking import ask, converse, dialog
+from tests.crowds import request
 
 MS = 1_000_000
 TIMES = {"template_s": 0.001, "tokenize_s": 0.002, "prefill_s": 0.05, "token_s": 0.01, "detokenize_s": 0.003}
@@ -95,3 +97,45 @@ def test_mistakes_of_a_file_are_told_with_their_places(tmp_path: Path) -> None:
 def test_the_fixed_lane_without_a_length_is_refused() -> None:
     with pytest.raises(UsageError, match="max_new_tokens"):
         ScriptedBackend(Recital(lines=["one"])).effective({}, "fixed")
+
+
+def recited_together(*lines: str, timeout_s: float | None = None, **recital: Any) -> list[Stamps]:
+    """The stamps of conversations with these lines, answered together; their turns begin at the same moment."""
+    clock = HandCrankedClock()
+    names = [str(index) for index in range(len(lines))]
+    said = {name: [line] for name, line in zip(names, lines, strict=True)}
+    backend = ScriptedBackend(Recital(lines=["x"], conversations=said, **{**TIMES, **recital}), clock=clock)
+    asked = [
+        (backend.open_session(), request(["Who?"], {}, clock=clock, conversation_id=name, timeout_s=timeout_s))
+        for name in names
+    ]
+    replies = backend.reply_many(asked)
+    assert [reply.text for reply in replies if reply.failure is None] == [
+        line for line, reply in zip(lines, replies, strict=True) if reply.failure is None
+    ]
+    return [one.stopwatch.stamps() for _, one in asked]
+
+
+def test_turns_answered_together_are_prepared_in_turn_and_stepped_together() -> None:
+    # Templates take 1 ms, ids of a prompt 2 ms, the prefill 50 ms, a step 10 ms, decoding 3 ms.
+    long, short = recited_together("one two three", "four")
+    assert (long.templated_ns, long.tokenized_ns) == (1 * MS, 3 * MS)
+    assert (short.templated_ns, short.tokenized_ns) == (4 * MS, 6 * MS)  # after the first one's prompt
+    # One prefill for both, from 6 to 56 ms. The short turn ends there, and the long one waits for its text.
+    assert short.tick_ns == (56 * MS,)
+    assert (short.generated_ns, short.ready_ns) == (56 * MS, 59 * MS)
+    assert long.tick_ns == (56 * MS, 69 * MS, 79 * MS)
+    assert (long.generated_ns, long.ready_ns) == (79 * MS, 82 * MS)
+
+
+def test_a_step_lasts_as_long_as_the_most_ids_that_arrive_in_it() -> None:
+    many, one = recited_together("a b c d", "e", ids_per_tick=[3, 1])
+    assert many.ticks == ((76 * MS, 3), (89 * MS, 1))  # 6 + 50 + 2 further ids; then 3 ms for the other's text
+    assert one.ticks == ((76 * MS, 1),)
+
+
+def test_a_turn_that_is_too_late_fails_alone() -> None:
+    late, short = recited_together("one two three", "four", timeout_s=0.06)
+    assert late.tick_ns == (56 * MS, 69 * MS)
+    assert late.ready_ns is None
+    assert short.ready_ns == 59 * MS

@@ -1,8 +1,8 @@
 """Whether a model became slower or faster while it was measured: heat, clocks, a neighbour on the machine.
 
 Repeats of the same turn within one launch should take the same time. For every cell the logarithms of its `tpot_s`
-are compared with their mean over the repeats of the same launch, sampling, conversation and turn; what is left, one
-mean per conversation played (its turns are not independent), is set against the time since the launch began.
+are compared with their mean over the repeats of the same launch, sampling, concurrency, conversation and turn; what is
+left, one mean per conversation played (its turns are not independent), is set against the time since the launch began.
 """
 
 from __future__ import annotations

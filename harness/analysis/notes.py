@@ -31,6 +31,12 @@ def speed_caption(run: Run) -> str:
     )
 
 
+THROUGHPUT = (
+    "Throughput: tokens and turns per second of busy time, which is what the answered turns of a launch cover together;"
+    " bookkeeping between steps is not counted. TTFT and TPOT are p50 of a turn that shares the machine with others."
+)
+
+
 def notes(run: Run) -> tuple[str, ...]:
     """Whatever keeps the numbers of this run from meaning what they seem to mean, one sentence each."""
     states = run.turns["state"].value_counts()
@@ -47,6 +53,11 @@ def notes(run: Run) -> tuple[str, ...]:
         found.append(
             f"Turns answered in some launches only: {left_out}. Speed p50 leaves them out, so that every launch is "
             "measured by the same turns."
+        )
+    if unpaired := int((run.turns["paired"] == False).sum()):  # noqa: E712 – absent is neither
+        found.append(
+            f"Turns drawn in a batch: {unpaired}. What they drew depends on the others too: they are no paired draws "
+            "with those of other samplings, and do not come again where a turn is run alone."
         )
     if run.superseded:
         found.append(

@@ -31,6 +31,10 @@ class ContextOverflowError(Exception):
     """A prompt at or over the limit under `on_overflow: error`; reported as kind `ContextOverflow`."""
 
 
+class UnbatchableError(Exception):
+    """A row that would change what the other rows of its batch compute; reported as kind `Unbatchable`."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: torch has a class for accelerators and only a sentence for the host."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -52,7 +56,7 @@ def failure_of(error: BaseException, phase: str) -> Failure:
     elif isinstance(error, RuntimeError) and _NOT_FINITE in str(error):
         kind = "NonFiniteLogits"
     else:
-        ours = (TurnTimedOutError, NonFiniteLogitsError, ContextOverflowError)
+        ours = (TurnTimedOutError, NonFiniteLogitsError, ContextOverflowError, UnbatchableError)
         kind = type(error).__name__
         if isinstance(error, ours):
             kind = {"TurnTimedOutError": "Timeout"}.get(kind, kind.removesuffix("Error"))

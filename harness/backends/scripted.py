@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
@@ -120,9 +120,35 @@ class ScriptedBackend:
     why_not_together = None
 
     def reply_many(self, asked: Sequence[tuple[Session, TurnRequest]]) -> Sequence[Reply]:
-        """One recital after the other: whoever is asked later waits for those before."""
-        replies = [session.reply(request, lambda ids: None) for session, request in asked]
-        return [replace(reply, batch_size=len(asked)) for reply in replies]
+        """Recite in lock-step: see `recite`."""
+        return self.recite([(cast("ScriptedSession", session), request, _nobody) for session, request in asked])
+
+    def recite(self, asked: Sequence[tuple[ScriptedSession, TurnRequest, OnTokens]]) -> list[Reply]:
+        """Answer turns together. Prompts are made one after the other and read in one prefill; then every step gives
+        each turn that goes on its next ids, and lasts as long as the most ids that a turn gets in it. A turn that has
+        said all is decoded at once, while the others wait. Raises UsageError for `length: fixed` without
+        max_new_tokens."""
+        turns = [_Turn(self, session, request, on_tokens) for session, request, on_tokens in asked]
+        for turn in turns:
+            turn.make_prompt()
+        recited = [turn for turn in turns if turn.reply is None]
+        going = _those_going_on(recited)
+        waited_for = 1  # the first id is waited for in the prefill
+        if going:
+            self.wait(self.recital.prefill_s)
+        while going:
+            self.wait((max(len(turn.chunks[0]) for turn in going) - waited_for) * self.recital.token_s)
+            waited_for = 0
+            for turn in going:
+                turn.request.stopwatch.tick(len(turn.chunks[0]))
+            for turn in going:
+                turn.arrived(turn.chunks.pop(0))
+            going = _those_going_on(going)
+        return [
+            replace(turn.reply, batch_size=len(recited)) if turn in recited else turn.reply
+            for turn in turns
+            if turn.reply is not None
+        ]
 
     def wait(self, seconds: float) -> None:
         """Let the recital's time pass: on the hand-cranked clock, in reality, or not at all."""
@@ -137,111 +163,142 @@ class ScriptedSession:
 
     def __init__(self, backend: ScriptedBackend) -> None:
         self._backend = backend
-        self._held: list[int] = []
-        self._dropped = 0
+        self.held: list[int] = []
+        """The ids in its cache."""
+        self.dropped = 0
 
     def reply(self, request: TurnRequest, on_tokens: OnTokens) -> Reply:
         """Recite the line of this turn; raises UsageError for `length: fixed` without max_new_tokens."""
-        recital, watch = self._backend.recital, request.stopwatch
-        limits = Limits.of(_checked(request.sampling, request.length), recital.context_tokens)
-        self._backend.wait(recital.template_s)
+        return self._backend.recite([(self, request, on_tokens)])[0]
+
+
+class _Turn:
+    """One turn that is being recited: `chunks` are the ids still to come, by arrival, until there is a `reply`."""
+
+    def __init__(
+        self, backend: ScriptedBackend, session: ScriptedSession, request: TurnRequest, on_tokens: OnTokens
+    ) -> None:
+        self.request = request
+        self.reply: Reply | None = None
+        self.chunks: list[list[int]] = []
+        self._backend = backend
+        self._session = session
+        self._on_tokens = on_tokens
+        self._limits = Limits.of(_checked(request.sampling, request.length), backend.recital.context_tokens)
+        self._prompt: list[int] = []
+        self._facts: dict[str, Any] = {}
+        self._room: int | None = None
+        self._said: list[int] = []
+        self._ids: list[int] = []
+        self._cached = 0
+
+    def make_prompt(self) -> None:
+        backend, request, session = self._backend, self.request, self._session
+        backend.wait(backend.recital.template_s)
         try:
             fitted = fit(
                 request.messages,
-                lambda messages: self._backend.encode(render_transcript(messages, request.persona)),
+                lambda messages: backend.encode(render_transcript(messages, request.persona)),
                 len,
-                limits,
+                self._limits,
                 request.on_overflow,
-                self._dropped,
+                session.dropped,
             )
         except Exception as error:  # noqa: BLE001 - whatever happens inside a turn is that turn's failure
-            return Reply(failure=failure_of(error, "tokenize"))
-        watch.templated()
-        self._backend.wait(recital.tokenize_s)
-        watch.tokenized()
-        self._dropped = fitted.dropped
-        facts: dict[str, Any] = {
+            self.reply = Reply(failure=failure_of(error, "tokenize"))
+            return
+        request.stopwatch.templated()
+        backend.wait(backend.recital.tokenize_s)
+        request.stopwatch.tokenized()
+        self._prompt, session.dropped = fitted.prompt, fitted.dropped
+        self._facts = {
             "prompt_tokens": len(fitted.prompt),
             "prompt_hash": short_hash(array("q", fitted.prompt).tobytes()),
             "dropped_messages": fitted.dropped,
         }
-        failure = self._breakdown(request)
+        failure = self._breakdown()
         if failure is not None:
-            return Reply(failure=failure, **facts)
-        return self._recite(request, fitted.prompt, limits, on_tokens, facts)
-
-    def _recite(
-        self, request: TurnRequest, prompt: list[int], limits: Limits, on_tokens: OnTokens, facts: dict[str, Any]
-    ) -> Reply:
-        recital, watch = self._backend.recital, request.stopwatch
-        said = self._backend.encode(self._line(request))
-        room = limits.room(len(prompt))
+            self.reply = Reply(failure=failure, **self._facts)
+            return
+        self._room = self._limits.room(len(fitted.prompt))
+        self._said = backend.encode(self._line())
         if request.length == "fixed":
-            said = list(islice(cycle(said), room)) if said else said
-        ids = said if room is None else said[:room]
-        cached = self._cached(prompt)
-        if ids:
-            self._backend.wait(recital.prefill_s)
+            self._said = list(islice(cycle(self._said), self._room)) if self._said else []
+        self._ids = self._said if self._room is None else self._said[: self._room]
+        self._cached = self._common_prefix()
+        sizes, left = cycle(backend.recital.ids_per_tick), self._ids
+        while left:
+            size = next(sizes)
+            self.chunks.append(left[:size])
+            left = left[size:]
+
+    def arrived(self, chunk: list[int]) -> None:
+        """These ids have been ticked."""
+        request = self.request
         try:
-            for chunk, pause in self._chunks(ids):
-                self._backend.wait(pause)
-                watch.tick(len(chunk))
-                on_tokens(chunk)
-                if request.timeout_s is not None and watch.elapsed_s() > request.timeout_s:
-                    raise TurnTimedOutError(f"the turn took longer than {request.timeout_s} s")
+            self._on_tokens(chunk)
+            if request.timeout_s is not None and request.stopwatch.elapsed_s() > request.timeout_s:
+                raise TurnTimedOutError(f"the turn took longer than {request.timeout_s} s")
         except Exception as error:  # noqa: BLE001 - whatever happens inside a turn is that turn's failure
-            return Reply(failure=failure_of(error, "decode"), **facts)
+            self.reply = Reply(failure=failure_of(error, "decode"), **self._facts)
+
+    def end(self) -> None:
+        """All its ids have arrived."""
+        request, room, ids, limits = self.request, self._room, self._ids, self._limits
         if room != 0:
-            watch.generated()
-            self._backend.wait(recital.detokenize_s)
+            request.stopwatch.generated()
+            self._backend.wait(self._backend.recital.detokenize_s)
         text = self._backend.decode(ids)
         if room != 0:
-            watch.ready()
-        cut = room is not None and (len(said) > room or room == 0 or request.length == "fixed")
+            request.stopwatch.ready()
+        cut = room is not None and (len(self._said) > room or room == 0 or request.length == "fixed")
         reason: FinishReason = limits.reached(len(ids)) if cut else "eos"
-        self._held = prompt + ids[:-1] if self._backend.kv_cache == "reuse" else []
-        return Reply(
+        self._session.held = self._prompt + ids[:-1] if self._backend.kv_cache == "reuse" else []
+        self.reply = Reply(
             text=text,
             finish_reason=reason,
-            cached_tokens=cached if room != 0 else None,
+            cached_tokens=self._cached if room != 0 else None,
             completion_ids=tuple(ids),
             completion_tokens=len(ids),
-            tokens_left=limits.left(len(prompt), len(ids)),
+            tokens_left=limits.left(len(self._prompt), len(ids)),
             visible_ids=1 if ids else None,
             answer_ids=1 if ids else None,
             gold_tokens=None if request.gold is None else len(request.gold.split()),
-            **facts,
+            **self._facts,
         )
 
-    def _line(self, request: TurnRequest) -> str:
-        lines = self._backend.recital.conversations.get(request.conversation_id) or self._backend.recital.lines
+    def _line(self) -> str:
+        recital, request = self._backend.recital, self.request
+        lines = recital.conversations.get(request.conversation_id) or recital.lines
         return lines[request.turn_index % len(lines)]
 
-    def _breakdown(self, request: TurnRequest) -> Failure | None:
+    def _breakdown(self) -> Failure | None:
         planned = self._backend.recital.breakdown
-        if planned is None or planned.turn != request.turn_index:
+        if planned is None or planned.turn != self.request.turn_index:
             return None
-        if planned.conversation not in (None, request.conversation_id):
+        if planned.conversation not in (None, self.request.conversation_id):
             return None
         return Failure(planned.kind, "prefill", planned.message)
 
-    def _cached(self, prompt: list[int]) -> int:
+    def _common_prefix(self) -> int:
         same = 0
-        for held, wanted in zip(self._held, prompt[:-1], strict=False):
+        for held, wanted in zip(self._session.held, self._prompt[:-1], strict=False):
             if held != wanted:
                 break
             same += 1
         return same
 
-    def _chunks(self, ids: list[int]) -> Iterator[tuple[list[int], float]]:
-        """(ids that arrive together, seconds to wait for them); the first id itself has been waited for."""
-        done = 0
-        for size in cycle(self._backend.recital.ids_per_tick):
-            if done >= len(ids):
-                return
-            chunk = ids[done : done + size]
-            yield chunk, (len(chunk) - (1 if done == 0 else 0)) * self._backend.recital.token_s
-            done += len(chunk)
+
+def _those_going_on(turns: Sequence[_Turn]) -> list[_Turn]:
+    """Who has ids to come; the others end here, one after the other."""
+    for turn in turns:
+        if turn.reply is None and not turn.chunks:
+            turn.end()
+    return [turn for turn in turns if turn.reply is None]
+
+
+def _nobody(ids: Sequence[int]) -> None:
+    """Who listens to turns that are recited together."""
 
 
 def _checked(sampling: Mapping[str, Any], length: Length) -> Mapping[str, Any]:

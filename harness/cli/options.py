@@ -40,6 +40,9 @@ Lane = Annotated[
     typer.Option("--lane", help="speed: equal prompts and lengths, greedy. behaviour: the models' own replies."),
 ]
 Repeats = Annotated[int | None, typer.Option("--repeats", help="Play each cell so often.")]
+Concurrency = Annotated[
+    str | None, typer.Option("--concurrency", help="Conversations replayed at a time, one value or several: 1,4,16.")
+]
 Launches = Annotated[int | None, typer.Option("--launches", help="Fresh processes per model.")]
 
 DEFAULT_MAX_NEW_TOKENS = 256

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from harness.cli.options import (
+    Concurrency,
     ConfigFile,
     DoSample,
     Lane,
@@ -49,11 +50,13 @@ def plan(
     lane: Lane = None,
     repeats: Repeats = None,
     launches: Launches = None,
+    concurrency: Concurrency = None,
     sets: Sets = None,
     results: Results = Path("results"),
 ) -> None:
     """Show the matrix, the first prompt, the effective settings and every warning, without loading weights."""
     from harness.errors import DocumentError, HarnessError, Mistake
+    from harness.runner.order import unbatchable
 
     sampling = sampling_assignments(
         top_k=top_k,
@@ -64,15 +67,27 @@ def plan(
         max_new_tokens=max_new_tokens,
         do_sample=do_sample,
     )
-    assignments = [*sampling, *assignments_of(sets, lane=lane, repeats=repeats, launches=launches)]
+    levels = None if concurrency is None else f"[{concurrency}]"
+    assignments = [
+        *sampling,
+        *assignments_of(sets, lane=lane, repeats=repeats, launches=launches, concurrency=levels),
+    ]
     planned = plan_of(config, model, prompts, assignments)
     typer.echo(_matrix(planned))
     mistakes: list[Mistake] = []
     for spec in planned.models:
         try:
-            typer.echo(_model(spec, _preview(planned, spec)))
+            seen = _preview(planned, spec)
         except HarnessError as error:
             mistakes += error.mistakes
+            continue
+        typer.echo(_model(spec, seen))
+        together = max(planned.config.concurrency)
+        if together > 1 and seen.why_not_together is not None:
+            if planned.config.on_unbatchable == "error":
+                mistakes.append(unbatchable(spec, together, seen.why_not_together))
+            else:
+                typer.echo(f"  note: played one conversation at a time: {seen.why_not_together}")
     typer.echo(f"\nfree disk under {results}: {_free_gib(results):.1f} GiB")
     if mistakes:
         raise DocumentError(mistakes)
@@ -96,6 +111,7 @@ def _preview(planned: Plan, spec: ModelSpec) -> Preview:
 
 def _matrix(planned: Plan) -> str:
     config = planned.config
+    levels = ", ".join(map(str, config.concurrency))
     rows = [
         ("models", ", ".join(str(spec.label) for spec in planned.models)),
         ("samplings", ", ".join(sampling.name for sampling in planned.samplings)),
@@ -104,6 +120,7 @@ def _matrix(planned: Plan) -> str:
             ", ".join(f"{one.id} ({len(planned.turns_of(one))} turns)" for one in planned.conversations),
         ),
         ("repeats × launches", f"{planned.repeats} × {planned.launches}"),
+        *([("concurrency", levels)] if levels != "1" else []),
         ("cells, turns", f"{planned.n_cells} cells, {planned.n_turns} turns"),
         ("history, length", f"{config.history}, {config.length}"),
     ]

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from harness.config.plan import Plan
 from harness.metrics import METRICS
-from harness.records import TurnRecord
+from harness.records import Cell, TurnRecord
 from harness.runner import messages
 from harness.runner.messages import CellDone, Loaded, LoadFailed, RunStarted, TurnDone, WorkerDied, WorkerStarted
 
@@ -44,7 +44,8 @@ class ProgressDisplay:
         self._launch = ""
         self._cells = 0
         self._cells_done = 0
-        self._turns: list[TurnRecord] = []
+        self._turns: dict[Cell, list[TurnRecord]] = {}
+        """What was told of each conversation that has not ended yet: several are played at a time."""
 
     def __enter__(self) -> ProgressDisplay:
         self._progress.start()
@@ -69,8 +70,8 @@ class ProgressDisplay:
                 self._say(f"{model}: worker ended: {failure.kind}: {failure.message}")
             case TurnDone(record):
                 self._turn(record)
-            case CellDone():
-                self._cell()
+            case CellDone(cell):
+                self._cell(cell)
 
     def _begin(self, event: RunStarted) -> None:
         self.path = event.path
@@ -91,9 +92,9 @@ class ProgressDisplay:
             self._say(f"failed: {where}: {record.failure.kind}: {record.failure.message}")
         warm = record.circumstances.phase == "warmup"
         if not warm:
-            self._turns.append(record)
+            self._turns.setdefault(cell, []).append(record)
         if self._live and self._task is not None:
-            what = self._launch + ("warm-up" if warm else f"{cell.sampling} {cell.conversation_id}")
+            what = self._launch + ("warm-up" if warm else f"{cell.sampling} {_who(cell)}")
             self._progress.update(
                 self._task,
                 advance=0 if warm else 1,
@@ -102,15 +103,15 @@ class ProgressDisplay:
             )
             self._progress.refresh()
 
-    def _cell(self) -> None:
+    def _cell(self, cell: Cell) -> None:
         self._cells_done += 1
+        turns = self._turns.pop(cell, [])
         if self._live and self._task is not None:
             self._progress.update(self._task, cells=self._of_cells())
-        if self._turns and not self._live:
-            cell = self._turns[-1].circumstances.cell
-            name = f"{cell.model} {cell.sampling} {cell.conversation_id} repeat {cell.repeat}"
-            self._say(f"[{self._cells_done}/{self._cells}] {name}: {len(self._turns)} turns {_speed(self._turns)}")
-        self._turns.clear()
+        if turns and not self._live:
+            at_a_time = f", {cell.concurrency} at a time" if cell.concurrency > 1 else ""
+            name = f"{cell.model} {cell.sampling} {cell.conversation_id} repeat {cell.repeat}{at_a_time}"
+            self._say(f"[{self._cells_done}/{self._cells}] {name}: {len(turns)} turns {_speed(turns)}")
 
     def _of_cells(self) -> str:
         return f"{self._cells_done}/{self._cells}"
@@ -123,6 +124,10 @@ class ProgressDisplay:
             self._progress.refresh()
         else:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _who(cell: Cell) -> str:
+    return cell.conversation_id if cell.concurrency == 1 else f"{cell.concurrency} conversations at a time"
 
 
 def _speed(records: list[TurnRecord]) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import (
+    Concurrency,
     ConfigFile,
     DoSample,
     Lane,
@@ -47,6 +48,7 @@ def run(
     lane: Lane = None,
     repeats: Repeats = None,
     launches: Launches = None,
+    concurrency: Concurrency = None,
     sets: Sets = None,
     results: Results = Path("results"),
     run_id: Annotated[str | None, typer.Option("--run-id", help="Name of the run; default: time and config.")] = None,
@@ -71,7 +73,11 @@ def run(
         max_new_tokens=max_new_tokens,
         do_sample=do_sample,
     )
-    assignments = [*sampling, *assignments_of(sets, lane=lane, repeats=repeats, launches=launches)]
+    levels = None if concurrency is None else f"[{concurrency}]"
+    assignments = [
+        *sampling,
+        *assignments_of(sets, lane=lane, repeats=repeats, launches=launches, concurrency=levels),
+    ]
     if resume is not None:
         resume = find_run(resume, results)
     if resume is not None and config is None and not model and not prompts:

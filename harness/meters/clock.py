@@ -7,7 +7,7 @@ relative to the start as integers – absolute clock values in floating point lo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harness.records import Stamps
 
@@ -57,6 +57,13 @@ class Stopwatch:
 
     def generated(self) -> None:
         self._generated = self._clock()
+
+    def generated_elsewhere(self, tick_ns: Sequence[int], generated_ns: int) -> None:
+        """Take stamps that were read on the same clock by whoever generated: when each id arrived, one at a time, and
+        when the last of them was done with. They are absolute, as the clock returns them."""
+        self._tick_ns.extend(tick_ns)
+        self._tick_ids.extend([1] * len(tick_ns))
+        self._generated = generated_ns
 
     def ready(self) -> None:
         self._ready = self._clock()

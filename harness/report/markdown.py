@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.frames import Run
-from harness.analysis.notes import behaviour_caption, notes, speed_caption
+from harness.analysis.notes import THROUGHPUT, behaviour_caption, notes, speed_caption
 from harness.analysis.summary import by_conversation, by_setting, by_turn
+from harness.analysis.throughput import has_levels, throughput
 from harness.analysis.transcripts import Answer, Exchange, transcripts
 from harness.report.units import ABSENT, count, interval, memory, ms, number, percent, percents, printable
 from harness.report.words import lane, machine, matrix
@@ -45,6 +46,10 @@ def _page(run: Run) -> Iterator[str]:
     yield "## Speed by setting\n"
     yield _table(settings, {**_LABELS, **_SPEED, **_MEMORY})
     yield speed_caption(run) + " p95 from 60 turns on, p99 from 300.\n"
+    if has_levels(run):
+        yield "## Throughput\n"
+        yield _table(throughput(run), {**_LABELS, **_THROUGHPUT})
+        yield THROUGHPUT + "\n"
     yield "## By turn\n"
     yield _table(by_turn(run), {**_LABELS, **_BY_TURN})
     yield "p50 of the turns at each position. Prefill ends with the first id: it holds the first sample and one sync.\n"
@@ -108,7 +113,11 @@ def _text(value: Any) -> str:
     return "" if pd.isna(value) else escaped(str(value))
 
 
-_LABELS: _Columns = {"model": _of("model", _text), "sampling": _of("sampling", _text)}
+_LABELS: _Columns = {
+    "model": _of("model", _text),
+    "sampling": _of("sampling", _text),
+    "concurrency": _of("concurrency", count),
+}
 _STATES: _Columns = {
     name.replace("_", " "): _of(name, count) for name in ("turns", "done", "failed", "not_reached", "missing")
 }
@@ -135,6 +144,16 @@ _MEMORY: _Columns = {
     "host memory": _of("host_rss_bytes", memory),
     "load s": _of("load_s", number),
     "first turn ms": _of("first_turn_s", ms),
+}
+_THROUGHPUT: _Columns = {
+    "turns": _of("turns", count),
+    "answered together": _of("batch_size_mean", number),
+    "tok/s": _between("output_tokens_per_s", number),
+    "turns/s": _between("turns_per_s", number),
+    "speed-up": _between("speedup", number),
+    "TTFT ms": _between("ttft_s", ms),
+    "TPOT ms": _between("tpot_s", ms),
+    "end to end ms": _between("e2e_s", ms),
 }
 _BY_TURN: _Columns = {
     "turn": _of("turn_index", count),
@@ -180,15 +199,18 @@ def _table(frame: pd.DataFrame, columns: _Columns) -> str:
     told = {
         header: column
         for header, column in cells.items()
-        if header in _LABELS or set(column) - (silent | {"0"} if header in _EXCEPTIONS else silent)
+        if header in _ALWAYS or set(column) - silent - _UNREMARKABLE.get(header, set())
     }
     lines = [_line(list(told)), _line(["---" if header in _TEXTS else "---:" for header in told])]
     lines += [_line([column[index] for column in told.values()]) for index in range(len(rows))]
     return "\n".join(lines) + "\n"
 
 
-_EXCEPTIONS = {"failed", "not reached", "missing", "dropped messages"}
-"""Columns that are left out where nothing of the kind happened."""
+_ALWAYS = {"model", "sampling"}
+_UNREMARKABLE = {
+    "failed": {"0"}, "not reached": {"0"}, "missing": {"0"}, "dropped messages": {"0"}, "concurrency": {"1"},
+}  # fmt: skip
+"""Columns that are left out where they say nothing but this."""
 _TEXTS = {"model", "sampling", "conversation", "error"}
 
 
@@ -233,7 +255,8 @@ def _exchange(run: Run, exchange: Exchange) -> Iterator[str]:
         yield "Gold reply:\n"
         yield fenced(exchange.gold)
     for answer in exchange.answers:
-        yield f"**{escaped(answer.model)} · {escaped(answer.sampling)}**{_given(run, answer)}\n"
+        level = f" · {answer.concurrency} at a time" if has_levels(run) else ""
+        yield f"**{escaped(answer.model)} · {escaped(answer.sampling)}{level}**{_given(run, answer)}\n"
         if answer.user is not None and answer.user != exchange.user:
             yield "Heard:\n"
             yield fenced(answer.user)

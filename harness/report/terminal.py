@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -10,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.frames import Run
-from harness.analysis.notes import behaviour_caption, notes, speed_caption
+from harness.analysis.notes import THROUGHPUT, behaviour_caption, notes, speed_caption
 from harness.analysis.summary import by_setting, by_turn
+from harness.analysis.throughput import has_levels, throughput
 from harness.report.units import count, interval, memory, ms, number, percent, percents, printable
 from harness.report.words import lane, machine, matrix
 
@@ -26,6 +28,8 @@ def show(run: Run, console: Console) -> None:
     for line in (matrix(run), lane(run), machine(run)):
         console.print(Text(printable(line), style="dim"))
     tables = [_behaviour(settings, behaviour_caption(run)), _speed(settings, speed_caption(run))]
+    if has_levels(run):
+        tables.append(_throughput(throughput(run)))
     if turns["turn_index"].nunique() > 1 and len(turns) <= _ROWS_BY_TURN:
         tables.append(_by_turn(turns))
     for table in tables:
@@ -38,12 +42,12 @@ def show(run: Run, console: Console) -> None:
 
 def _behaviour(settings: pd.DataFrame, caption: str) -> Table:
     states = [state for state in ("failed", "not_reached", "missing") if settings[state].sum()]
-    table = _table(caption, ["turns", *(state.replace("_", " ") for state in states)])
+    table = _table(caption, settings, ["turns", *(state.replace("_", " ") for state in states)])
     for header in ("checks passed", "tokens p50", "mean", "cut off", "repetition"):
         table.add_column(header, justify="right")
     for row in settings.to_dict("records"):
         table.add_row(
-            *_label(row["model"], row["sampling"]),
+            *_label(settings, row),
             count(row["turns"]),
             *(count(row[state]) for state in states),
             _with(percent(row["checks_rate"]), percents(row["checks_low"], row["checks_high"])),
@@ -58,10 +62,10 @@ def _behaviour(settings: pd.DataFrame, caption: str) -> Table:
 def _speed(settings: pd.DataFrame, caption: str) -> Table:
     accelerated = settings["peak_memory_bytes"].notna().any()
     headers = ["TTFT ms", "TPOT ms", "tok/s", "GPU memory" if accelerated else "host memory", "load s"]
-    table = _table(caption, headers)
+    table = _table(caption, settings, headers)
     for row in settings.to_dict("records"):
         table.add_row(
-            *_label(row["model"], row["sampling"]),
+            *_label(settings, row),
             _with(ms(row["ttft_s_p50"]), interval(row["ttft_s_low"], row["ttft_s_high"], ms)),
             _with(ms(row["tpot_s_p50"]), interval(row["tpot_s_low"], row["tpot_s_high"], ms)),
             _with(
@@ -76,12 +80,12 @@ def _speed(settings: pd.DataFrame, caption: str) -> Table:
 
 def _by_turn(turns: pd.DataFrame) -> Table:
     headers = ["turn", "prompt", "cached", "tokens", "checks", "TTFT ms", "TPOT ms"]
-    table = _table("By turn: p50 of prompt tokens, cached prompt tokens, generated tokens and times.", headers)
-    before: tuple[Text, Text] | None = None
+    table = _table("By turn: p50 of prompt tokens, cached prompt tokens, generated tokens and times.", turns, headers)
+    before: list[Text] = []
     for row in turns.to_dict("records"):
-        label = _label(row["model"], row["sampling"])
+        label = _label(turns, row)
         table.add_row(
-            *(("", "") if label == before else label),
+            *([""] * len(label) if label == before else label),
             count(row["turn_index"]),
             count(row["prompt_tokens_p50"]),
             count(row["cached_tokens_p50"]),
@@ -94,17 +98,40 @@ def _by_turn(turns: pd.DataFrame) -> Table:
     return table
 
 
-def _table(caption: str, headers: Sequence[str]) -> Table:
+def _throughput(levels: pd.DataFrame) -> Table:
+    headers = ["together", "tok/s", "turns/s", "speed-up", "TTFT ms", "TPOT ms"]
+    table = _table(THROUGHPUT, levels, headers)
+    for row in levels.to_dict("records"):
+        table.add_row(
+            *_label(levels, row),
+            number(row["batch_size_mean"]),
+            *(
+                _with(number(row[f"{name}_p50"]), interval(row[f"{name}_low"], row[f"{name}_high"], number))
+                for name in ("output_tokens_per_s", "turns_per_s", "speedup")
+            ),
+            ms(row["ttft_s_p50"]),
+            ms(row["tpot_s_p50"]),
+        )
+    return table
+
+
+def _table(caption: str, rows: pd.DataFrame, headers: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, caption=Text(caption), caption_justify="left", header_style="bold")
     table.add_column("model", overflow="fold")
     table.add_column("sampling", overflow="fold")
-    for header in headers:
+    for header in (*(["at a time"] if _leveled(rows) else []), *headers):
         table.add_column(header, justify="right")
     return table
 
 
-def _label(model: str, sampling: str) -> tuple[Text, Text]:
-    return Text(printable(model)), Text(printable(sampling))
+def _label(rows: pd.DataFrame, row: Mapping[Any, Any]) -> list[Text]:
+    """Of which setting a row is; the level of concurrency is said where any row has one above 1."""
+    level = [Text(count(row["concurrency"]))] if _leveled(rows) else []
+    return [Text(printable(row["model"])), Text(printable(row["sampling"])), *level]
+
+
+def _leveled(rows: pd.DataFrame) -> bool:
+    return bool((rows["concurrency"] > 1).any())
 
 
 def _with(value: str, between: str) -> Text:

@@ -19,6 +19,9 @@ def matrix(run: Run) -> str:
         _several(plan["repeats"], "repeat"),
         _several(plan["launches"], "launch"),
     ]
+    levels = plan.get("concurrency", [1])
+    if len(levels) > 1:
+        parts.append(f"{len(levels)} levels of concurrency")
     return " × ".join(parts) + f" = {len(run.turns)} turns"
 
 
@@ -26,12 +29,14 @@ def lane(run: Run) -> str:
     """The choices that change what the numbers mean."""
     engines = sorted({str(model.get("engine")) for model in run.plan["models"]})
     caches = sorted({str(model.get("kv_cache")) for model in run.plan["models"]})
+    levels = [str(level) for level in run.plan.get("concurrency", [1])]
     return " · ".join(
         [
             f"history: {run.plan['history']}",
             f"length: {run.plan['length']}",
             f"kv_cache: {', '.join(caches)}",
             f"engine: {', '.join(engines)}",
+            *([f"concurrency: {', '.join(levels)}"] if levels != ["1"] else []),
         ]
     )
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from harness.config.schema import ModelSpec
+from harness.errors import Mistake
 from harness.metrics import METRICS
 from harness.records import TurnRecord
 from harness.runner.messages import Play, Warmed
@@ -28,6 +30,13 @@ def lanes(plays: Sequence[Play]) -> Iterator[list[Play]]:
 
     for _, group in groupby(enumerate(plays), key=lane):
         yield [play for _, play in group]
+
+
+def unbatchable(spec: ModelSpec, together: int, why_not: str) -> Mistake:
+    """What is wrong with a model that is to play so many conversations at a time, and cannot."""
+    in_turn = "on_unbatchable: sequential"
+    remedy = f"use {in_turn}" if spec.engine == "batched" else f"use engine: batched for it, or {in_turn}"
+    return Mistake(spec.model, f"cannot be replayed at concurrency {together}: {why_not}", remedy)
 
 
 def warm_up(play: Play, passes: int | None, run: Callable[[Sequence[Play]], Sequence[TurnRecord]]) -> Warmed:

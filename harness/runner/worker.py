@@ -26,11 +26,9 @@ from harness.meters.sampler import Sampler
 from harness.records import Failure, Message, TurnRecord
 from harness.runner.drive import Told, drive, drive_together
 from harness.runner.messages import CellDone, Event, Job, Loaded, LoadFailed, Play, Refused, Sampled, TurnDone
-from harness.runner.order import lanes, warm_up
+from harness.runner.order import lanes, unbatchable, warm_up
 
 Say = Callable[[Event], None]
-
-_HOW_TO_BATCH = "use engine: batched for it, or on_unbatchable: sequential"
 
 
 def main() -> None:
@@ -118,8 +116,7 @@ def _check(job: Job) -> tuple[Mistake, ...]:
             mistakes += error.mistakes
             continue
         if together > 1 and seen.why_not_together is not None and not job.sequential_if_unbatchable:
-            fact = f"cannot be replayed at concurrency {together}: {seen.why_not_together}"
-            mistakes.append(Mistake(spec.model, fact, _HOW_TO_BATCH))
+            mistakes.append(unbatchable(spec, together, seen.why_not_together))
     return tuple(mistakes)
 
 

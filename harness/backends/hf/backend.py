@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.backends.hf.cache import why_not_reusable
+from harness.backends.hf.engines import Crank, Engine, demand_sampling, open_together, why_not_together
 from harness.backends.hf.formats import Format
 from harness.backends.hf.reasoning import special_texts
 from harness.backends.hf.session import HfSession
@@ -32,6 +32,7 @@ class HfBackend:
         context_tokens: int | None,
         report: LoadReport,
         gauges: Gauges,
+        crank: Crank,
     ) -> None:
         self.spec = spec
         self.model = model
@@ -43,7 +44,9 @@ class HfBackend:
         self._own = own
         self._context_tokens = context_tokens
         self._settled: dict[str, Settled] = {}
-        self._reusable = spec.kv_cache == "reuse" and why_not_reusable(model) is None
+        self._crank = crank
+        self.together = open_together(self)
+        """What answers several sessions at once, or one; None where each session has an engine of its own."""
 
     def effective(self, sampling: Mapping[str, Any], length: Length) -> EffectiveSettings:
         """What generation runs with for this sampling; raises UsageError for one that cannot be carried out."""
@@ -53,20 +56,22 @@ class HfBackend:
         """The merged settings, made once for each sampling: merging takes longer than a tiny model's first id."""
         key = f"{length} {json.dumps(sampling, sort_keys=True, default=repr)}"
         if key not in self._settled:
-            self._settled[key] = settle(
+            settled = settle(
                 sampling,
                 length,
+                engine=self.spec.engine,
                 own=self._own,
                 stop_ids=self.format.stop_ids(),
                 tokenizer_eos=self.tokenizer.eos_token_id,
                 context_tokens=self._context_tokens,
             )
+            demand_sampling(self.spec, self.model.config, settled, self.format)
+            self._settled[key] = settled
         return self._settled[key]
 
-    def may_hold(self, settled: Settled) -> bool:
-        """Whether a session may keep a cache of its own: the model can, and no setting asks for another kind."""
-        config = settled.config
-        return self._reusable and config.use_cache is not False and config.cache_implementation is None
+    def open_engine(self) -> Engine | None:
+        """What answers the turns of a new conversation; None where conversations share one."""
+        return None if self._crank.open is None else self._crank.open()
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -80,7 +85,12 @@ class HfBackend:
 
     @property
     def why_not_together(self) -> str | None:
-        return f"the engine {self.spec.engine} answers one conversation at a time"
+        return why_not_together(self.spec, self.model.config)
 
     def reply_many(self, asked: Sequence[tuple[Session, TurnRequest]]) -> Sequence[Reply]:
-        raise NotImplementedError(self.why_not_together)
+        assert self.together is not None, self.why_not_together
+        return self.together.reply([(cast("HfSession", session), request, _nobody) for session, request in asked])
+
+
+def _nobody(ids: Sequence[int]) -> None:
+    """Who listens to the ids of a batch while it is answered."""

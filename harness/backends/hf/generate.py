@@ -8,25 +8,25 @@ are of no use for timing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import LogitsProcessorList, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation import utils as generation_utils
 from transformers.generation.streamers import BaseStreamer
 
-from harness.backends.failures import NonFiniteLogitsError, TurnTimedOutError
-from harness.backends.hf.settings import Settled
+from harness.backends.hf.arrivals import Arrivals
+from harness.backends.hf.cache import ConversationCache
+from harness.backends.hf.sampler import LastScores, for_turn
+from harness.backends.hf.settings import speculates
 from harness.backends.seam import OnTokens
-from harness.meters.clock import Stopwatch
+from harness.records import KvCache
 
-_HUGE = 1e30
-"""Stands for infinity before the sampler: dividing it by a temperature leaves it finite, and exp(-1e30) is 0."""
+if TYPE_CHECKING:
+    from harness.backends.hf.session import OpenTurn
 
 
 class _StopStringFound(Exception):  # noqa: N818 - not an error: how a streamer ends generate
@@ -34,127 +34,90 @@ class _StopStringFound(Exception):  # noqa: N818 - not an error: how a streamer 
 
 
 class _IdClock(BaseStreamer):
-    """Ticks the stopwatch for every arrival of ids, and ends the turn at a stop string or a time-out.
+    """Passes every arrival of ids on, and ends the turn at a stop string or a time-out.
 
-    An exception is the only way out of generate that is taken after the id was stamped; at that point the cache holds
-    what it would hold after a normal end.
+    An exception is the only way out of generate that is taken after the id was stamped.
     """
 
-    def __init__(
-        self,
-        stopwatch: Stopwatch,
-        on_tokens: OnTokens,
-        timeout_s: float | None,
-        stop_found: Callable[[list[int]], bool] | None,
-    ) -> None:
-        self.ids: list[int] = []
+    def __init__(self, arrivals: Arrivals) -> None:
         self._prompt_seen = False
-        self._stopwatch = stopwatch
-        self._on_tokens = on_tokens
-        self._timeout_s = timeout_s
-        self._stop_found = stop_found
+        self._arrivals = arrivals
 
     def put(self, value: torch.Tensor) -> None:
+        """`value` is on the host: the prompt, (1, n), then one id, (1,), or a block of accepted ones, (1, k)."""
         if not self._prompt_seen:
             self._prompt_seen = True
             return
-        self._stopwatch.tick(value.numel())
-        arrived = value.flatten().tolist()
-        self.ids += arrived
-        self._on_tokens(arrived)
-        if self._stop_found is not None and self._stop_found(self.ids):
+        self._arrivals.come(value.flatten().tolist())
+        if self._arrivals.stopped:
             raise _StopStringFound
-        if self._timeout_s is not None and self._stopwatch.elapsed_s() > self._timeout_s:
-            raise TurnTimedOutError(f"the turn took longer than {self._timeout_s} s ({len(self.ids)} ids had arrived)")
 
     def end(self) -> None:
         pass
 
 
-class _LastScores(LogitsProcessor):
-    """Remembers the scores of the last step, so that they can be looked at when the turn is over.
-
-    Looking at every step would force a synchronisation each time. One look at the end finds the same: a NaN that
-    enters the key/value cache stays there, and every later step attends to it. Where torch samples on an accelerator,
-    a NaN among the probabilities trips an assertion on the device that ends the whole process, so there the scores
-    that go on to the sampler are made finite; that is one elementwise kernel on one row, queued like the others.
-    """
-
-    def __init__(self, *, make_finite: bool) -> None:
-        self.scores: torch.Tensor | None = None
-        self._make_finite = make_finite
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
-        self.scores = scores
-        if not self._make_finite:
-            return scores
-        return torch.nan_to_num(scores, nan=0.0, posinf=_HUGE, neginf=-_HUGE)
-
-    def demand_finite(self) -> None:
-        """Raise NonFiniteLogitsError if the scores hold NaN or +infinity, or nothing but -infinity (a mask's sign)."""
-        if self.scores is not None and not bool(torch.isfinite(self.scores.max())):
-            raise NonFiniteLogitsError("the model's logits are not finite (NaN or infinity)")
-
-
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What generate produced: ids, an emitted end of text included, and whether a stop string ended it."""
+    """What an engine generated: ids, an emitted end of text included, and whether a stop string ended it."""
 
     ids: tuple[int, ...]
     stopped: bool
-    last: _LastScores
+    last: LastScores
+    cached: int
+    """How many ids of the prompt were served from the conversation's cache."""
+    cache: Cache | None
+    """The cache that this turn filled; None where the engine does not see it."""
 
     def demand_finite(self) -> None:
         """Raise NonFiniteLogitsError if the model's last logits were not finite. Costs a synchronisation."""
         self.last.demand_finite()
 
 
-def generate(
-    model: PreTrainedModel,
-    prompt_ids: Sequence[int],
-    settled: Settled,
-    *,
-    room: int,
-    seed: int,
-    cache: Cache | None,
-    stopwatch: Stopwatch,
-    on_tokens: OnTokens,
-    timeout_s: float | None,
-    stop_found: Callable[[list[int]], bool] | None,
-) -> Generated:
-    """Generate up to `room` ids after a prompt of at least one id.
+class Generate:
+    """Stock `model.generate` for the turns of one conversation."""
 
-    `cache` holds the first ids of the prompt, or is None for one that generate makes itself. Stamps `generated`.
-    Raises TurnTimedOutError and whatever torch raises.
-    """
-    clock = _IdClock(stopwatch, on_tokens, timeout_s, stop_found)
-    device = input_device(model)
-    last = _LastScores(make_finite=bool(settled.config.do_sample) and device.type != "cpu")
-    inputs = torch.tensor([prompt_ids], dtype=torch.long, device=device)
-    # Without a mask generate guesses one from the padding id, which may be an ordinary id of the prompt.
-    arguments: dict[str, Any] = {"attention_mask": torch.ones_like(inputs)}
-    if cache is not None:
-        arguments["past_key_values"] = cache
-    config = copy(settled.config)
-    config.max_length = len(prompt_ids) + room
-    if config.min_new_tokens is not None:
-        config.min_new_tokens = min(config.min_new_tokens, room)
-    torch.manual_seed(seed)
-    engine: Any = model.generate
-    stopped = False
-    try:
-        with torch.inference_mode():
+    def __init__(self, model: PreTrainedModel, kv_cache: KvCache) -> None:
+        self._model = model
+        self._cache = ConversationCache(model, kv_cache)
+
+    def answer(self, turn: OpenTurn, on_tokens: OnTokens) -> Generated:
+        """Generate up to `turn.room` ids. Stamps `generated`; raises TurnTimedOutError and whatever torch raises."""
+        model, config = self._model, turn.settled.config
+        device = input_device(model)
+        arrivals, last = Arrivals(turn, on_tokens), LastScores.of(config, device)
+        inputs = torch.tensor([turn.prompt_ids], dtype=torch.long, device=device)
+        # Without a mask generate guesses one from the padding id, which may be an ordinary id of the prompt.
+        arguments: dict[str, Any] = {"attention_mask": torch.ones_like(inputs)}
+        cache, cached = self._take(turn)
+        if cache is not None:
+            arguments[str(self._cache.argument)] = cache
+        torch.manual_seed(turn.request.seed)
+        engine: Any = model.generate
+        with torch.inference_mode(), suppress(_StopStringFound):
             engine(
                 inputs,
-                generation_config=config,
-                streamer=clock,
+                generation_config=for_turn(config, len(turn.prompt_ids), turn.room),
+                streamer=_IdClock(arrivals),
                 logits_processor=LogitsProcessorList([last]),
                 **arguments,
             )
-    except _StopStringFound:
-        stopped = True
-    stopwatch.generated()
-    return Generated(tuple(clock.ids), stopped, last)
+        turn.request.stopwatch.generated()
+        return Generated(tuple(arrivals.ids), arrivals.stopped, last, cached, cache)
+
+    def keep(self, turn: OpenTurn, generated: Generated) -> None:
+        """Hold the cache of a turn that went well, for the next one."""
+        if not speculates(turn.settled.config):
+            self._cache.keep(generated.cache, [*turn.prompt_ids, *generated.ids])
+
+    def _take(self, turn: OpenTurn) -> tuple[Cache | None, int]:
+        config = turn.settled.config
+        if config.use_cache is False or config.cache_implementation is not None:
+            return None, 0
+        if speculates(config):
+            # generate's first step of assisted decoding feeds the whole prompt, also onto a cache that holds its
+            # beginning (transformers 5.23, _assisted_decoding): the reply would be another one.
+            return self._cache.new(), 0
+        return self._cache.take(turn.prompt_ids)
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
@@ -168,7 +131,7 @@ def input_device(model: PreTrainedModel) -> torch.device:
 
 
 def stream_on_time() -> None:
-    """Make generate hand over every id when it is known.
+    """Make generate hand over every id when it is known, in this process.
 
     On MPS, transformers since 5.2x reads its stop flag one step late and streams one step late with it: the first id
     would be stamped a whole step too late. The plain check is what every other device uses.

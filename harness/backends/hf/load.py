@@ -1,4 +1,4 @@
-"""Loading a model, timed in three parts: imports, weights, first forward.
+"""Loading a model, timed in parts: imports, weights, first forward, and compilation where the engine asks for it.
 
 safetensors files are mapped, not read: `from_pretrained` of a gigabyte can take 50 ms, and its pages arrive in the
 first forward. So a load counts until that forward is done, or the first turn would pay for the disk.
@@ -15,6 +15,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoQ
 
 from harness.backends.hf.backend import HfBackend
 from harness.backends.hf.cache import why_not_reusable
+from harness.backends.hf.engines import NOT_STOCK, demand_engine, demand_loaded, make_crank
 from harness.backends.hf.formats import Format, choose_format
 from harness.backends.hf.generate import input_device, stream_on_time, synchronize
 from harness.backends.hf.settings import nothing_set, own_parameters
@@ -46,6 +47,7 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     )
     if type(source.config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         MODEL_FOR_CAUSAL_LM_MAPPING[type(source.config)]  # imports the modelling code, several seconds of it
+    demand_engine(spec, source.config)
     imported_ns = real_clock()
     model, missing = _load_weights(source)
     loaded_ns = real_clock()
@@ -54,19 +56,23 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     ready_ns = real_clock()
     own = own_parameters(model.generation_config)
     model.generation_config = nothing_set()  # see settings.py: what is not set must stay unset
+    context = context_tokens(source.config)
+    stream_on_time()
+    demand_loaded(spec, model)
+    with explained(spec):
+        crank = make_crank(spec, model, context)
     notices = [*form.notices, *_notices(spec, model, missing)]
-    if model.device.type == "mps":
-        stream_on_time()
     gauges = gauges_of(_accelerators_of(model))  # new, so its peaks are what is in use now
     report = LoadReport(
-        load_s=libraries_s + (ready_ns - started_ns) / 1e9,
+        load_s=libraries_s + (ready_ns - started_ns) / 1e9 + (crank.compile_s or 0),
         import_s=libraries_s + (imported_ns - started_ns) / 1e9,
         weights_s=(loaded_ns - imported_ns) / 1e9,
         first_forward_s=(ready_ns - loaded_ns) / 1e9,
+        compile_s=crank.compile_s,
         facts=_facts(source, model, form, gauges.read().memory),
         notices=tuple(notices),
     )
-    return HfBackend(spec, model, source.tokenizer, form, own, context_tokens(source.config), report, gauges)
+    return HfBackend(spec, model, source.tokenizer, form, own, context, report, gauges, crank)
 
 
 def use_threads(threads: int) -> None:
@@ -115,7 +121,7 @@ def _first_forward(model: PreTrainedModel) -> None:
 
 
 def _notices(spec: ModelSpec, model: PreTrainedModel, missing: list[str]) -> list[str]:
-    notices = []
+    notices = [NOT_STOCK[spec.engine]] if spec.engine in NOT_STOCK else []
     if missing:
         notices.append(
             f"WARNING: the checkpoint lacks {len(missing)} weights ({missing[0]} …): they are random, as are replies"

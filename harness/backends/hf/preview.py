@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from harness.backends.failures import first_line
+from harness.backends.hf.engines import NOT_STOCK, demand_engine, demand_sampling, why_not_together
 from harness.backends.hf.formats import choose_format
 from harness.backends.hf.settings import settle
 from harness.backends.hf.source import context_tokens, generation_config, open_source
@@ -30,6 +31,7 @@ def preview(
 ) -> Preview:
     """See `harness.backends.open.preview`; `name` is what from_pretrained takes."""
     source = open_source(spec, name)
+    demand_engine(spec, source.config)
     own = generation_config(source)
     form = choose_format(
         source.tokenizer,
@@ -43,22 +45,26 @@ def preview(
     except TemplateError as error:
         raise ModelError(spec.model, f"its chat template refuses the conversation: {first_line(error)}") from None
     context = context_tokens(source.config)
-    effective = {
+    settled = {
         label: settle(
             sampling,
             length,
+            engine=spec.engine,
             own=own,
             stop_ids=form.stop_ids(),
             tokenizer_eos=source.tokenizer.eos_token_id,
             context_tokens=context,
-        ).effective
+        )
         for label, sampling in samplings.items()
     }
+    for one in settled.values():
+        demand_sampling(spec, source.config, one, form)
+    engine = [NOT_STOCK[spec.engine]] if spec.engine in NOT_STOCK else []
     return Preview(
         prompt,
         len(form.encode(prompt)),
         context,
-        effective,
-        (*form.notices, *notices),
-        why_not_together=f"the engine {spec.engine} answers one conversation at a time",
+        {label: one.effective for label, one in settled.items()},
+        (*form.notices, *engine, *notices),
+        why_not_together=why_not_together(spec, source.config),
     )

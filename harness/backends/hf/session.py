@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.backends.failures import failure_of
-from harness.backends.hf.cache import ConversationCache
-from harness.backends.hf.generate import Generated, free_memory, generate, synchronize
-from harness.backends.hf.reasoning import Reader
+from harness.backends.hf.cache import bytes_of
+from harness.backends.hf.generate import Generated, free_memory, synchronize
+from harness.backends.hf.reasoning import Reader, Said
 from harness.backends.hf.settings import Settled
 from harness.backends.limits import Fitted, fit
 from harness.backends.seam import OnTokens, Reply, TurnRequest
@@ -52,16 +52,18 @@ class OpenTurn:
 
 
 class HfSession:
-    """One conversation. Its key/value cache lives as long as it does."""
+    """One conversation. Its engine, with the key/value cache, lives as long as it does."""
 
     def __init__(self, backend: HfBackend) -> None:
         self._backend = backend
-        self.cache = ConversationCache(backend.model, backend.spec.kv_cache)
+        self._engine = backend.open_engine()
         self._dropped = 0
 
     def reply(self, request: TurnRequest, on_tokens: OnTokens) -> Reply:
         """Answer one request. What goes wrong is in the reply; only a sampling that cannot be carried out at all
         raises (UsageError)."""
+        if self._backend.together is not None:
+            return self._backend.together.reply([(self, request, on_tokens)])[0]
         turn = OpenTurn(request, self._backend.settled(request.sampling, request.length))
         failure: Failure | None = None
         try:
@@ -82,22 +84,11 @@ class HfSession:
         self.prepare(turn)
         if turn.room == 0:
             return self.nothing(turn)
-        cache, cached = self.cache.take(turn.prompt_ids) if self._backend.may_hold(turn.settled) else (None, 0)
-        generated = generate(
-            self._backend.model,
-            turn.prompt_ids,
-            turn.settled,
-            room=turn.room,
-            seed=turn.request.seed,
-            cache=cache,
-            stopwatch=turn.request.stopwatch,
-            on_tokens=lambda ids: turn.arrived(ids, on_tokens),
-            timeout_s=turn.request.timeout_s,
-            stop_found=turn.stop_found,
-        )
-        reply = self.finish(turn, generated, cached)
-        self.cache.keep(cache, [*turn.prompt_ids, *generated.ids])
-        return reply
+        assert self._engine is not None, "a session has an engine of its own, or shares one"
+        generated = self._engine.answer(turn, on_tokens)
+        reply = self.finish(turn, generated)
+        self._engine.keep(turn, generated)
+        return replace(reply, kv_cache_bytes=None if generated.cache is None else bytes_of(generated.cache))
 
     def prepare(self, turn: OpenTurn) -> None:
         """Make the prompt: stamps `templated` and `tokenized`. Raises whatever a template or the overflow rule does."""
@@ -134,12 +125,21 @@ class HfSession:
             **turn.facts,
         )
 
-    def finish(self, turn: OpenTurn, generated: Generated, cached: int) -> Reply:
+    def finish(self, turn: OpenTurn, generated: Generated) -> Reply:
         """Read what was generated: stamps `ready`. Raises NonFiniteLogitsError where the logits were not numbers."""
+        return self.told(turn, generated, self.read(turn, generated.ids))
+
+    def read(self, turn: OpenTurn, ids: Sequence[int]) -> Said:
+        """The text of what was generated: stamps `ready`."""
         assert turn.reader is not None, "the turn was prepared"
         turn.phase = "detokenize"
-        said = turn.reader.read(generated.ids)
+        said = turn.reader.read(ids)
         turn.request.stopwatch.ready()
+        return said
+
+    def told(self, turn: OpenTurn, generated: Generated, said: Said) -> Reply:
+        """The reply to a turn that was read; nothing of this is timed. Raises NonFiniteLogitsError."""
+        assert turn.reader is not None, "the turn was prepared"
         turn.phase = "decode"
         generated.demand_finite()
         ids = generated.ids
@@ -147,7 +147,7 @@ class HfSession:
             text=said.answer,
             reasoning=said.reasoning,
             finish_reason=self._finish_reason(generated, turn.settled),
-            cached_tokens=cached,
+            cached_tokens=generated.cached,
             completion_ids=ids,
             completion_tokens=len(ids),
             tokens_left=turn.settled.limits.left(len(turn.prompt_ids), len(ids)),

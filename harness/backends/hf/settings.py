@@ -30,7 +30,7 @@ ENDS = ("eos_token_id", "stop_strings", "forced_eos_token_id", "exponential_deca
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 NEUTRAL = {
     "temperature": 1.0, "top_p": 1.0, "typical_p": 1.0, "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0,
-    "num_beams": 1, "num_return_sequences": 1, "use_cache": True,
+    "num_beams": 1, "num_return_sequences": 1, "use_cache": True, "guidance_scale": 1.0,
 }  # fmt: skip
 """Values that do nothing (besides False and 0)."""
 HF_NEW_TOKENS = 20  # GenerationConfig._get_default_generation_params()["max_length"], counted without the prompt
@@ -40,6 +40,22 @@ REFUSED = {
     "num_return_sequences": "a turn has one reply",
     "max_time": "it ends replies unseen; set timeout instead",
 }
+SPECULATION = ("prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
+"""What makes generate guess several ids ahead and check them in one forward."""
+_OWN_CACHE = "the engine makes the cache itself"
+_NOT_IN_OUR_LOOP = {
+    **dict.fromkeys(SPECULATION, "it gives one id per forward"),
+    "guidance_scale": "it runs the model once per id, and this wants a second time",
+    "use_cache": "it has no way without a cache",
+    "cache_implementation": _OWN_CACHE,
+    "cache_config": _OWN_CACHE,
+    "max_cache_len": _OWN_CACHE,
+    "prefill_chunk_size": "it prefills in one piece",
+    "compile_config": "what it compiles, and how, is its own business",
+    "disable_compile": "what it compiles, and how, is its own business",
+}
+REFUSED_BY_ENGINE: Mapping[str, Mapping[str, str]] = dict.fromkeys(("decode", "compiled", "batched"), _NOT_IN_OUR_LOOP)
+"""What generate can do and an engine of ours cannot, with the reason."""
 _Config: Any = GenerationConfig  # its constructor has no types
 META = ("transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash")
 
@@ -61,6 +77,7 @@ def settle(
     sampling: Mapping[str, Any],
     length: Length,
     *,
+    engine: str = "generate",
     own: Mapping[str, Any],
     stop_ids: tuple[int, ...],
     tokenizer_eos: int | None,
@@ -68,15 +85,16 @@ def settle(
 ) -> Settled:
     """Merge a sampling with a model's `own` generation parameters (see `own_parameters`).
 
-    `stop_ids` are the chat format's, added to the model's in the natural lane. Raises UsageError for a parameter that
+    `stop_ids` are the chat format's, added to the model's in the natural lane; what the `engine` cannot do is refused,
+    and left out where the model itself asks for it. Raises UsageError for a parameter that
     does not exist, cannot be used here, or has a value that transformers refuses.
     """
     given = {name: value for name, value in sampling.items() if value is not None}
-    _refuse(given, sampling, length)
+    _refuse(given, sampling, length, engine)
     warnings: list[str] = []
     merged = {name: value for name, value in own.items() if name not in sampling}  # null unsets what the model sets
-    for name, why in REFUSED.items():
-        if merged.pop(name, 1) != 1:
+    for name, why in {**REFUSED, **REFUSED_BY_ENGINE.get(engine, {})}.items():
+        if _asks(name, merged.pop(name, None)):
             warnings.append(f"{name}={own[name]} of the model's generation_config is left out: {why}")
     merged.update(given)
     _settle_length(merged, given, own, warnings)
@@ -92,6 +110,8 @@ def settle(
         )
     if given.get("cache_implementation") is not None:
         warnings.append("with cache_implementation, generate makes its own cache: kv_cache: reuse has no effect")
+    if any(_asks(name, given.get(name)) for name in SPECULATION):
+        warnings.append("with speculation, every turn prefills its whole prompt: kv_cache: reuse has no effect")
     if context_tokens is not None and (merged.get("max_length") or 0) > context_tokens:
         warnings.append(
             f"max_length={merged['max_length']} is beyond the model's context: replies end at {context_tokens}"
@@ -128,7 +148,17 @@ def own_parameters(config: GenerationConfig) -> dict[str, Any]:
     return values
 
 
-def _refuse(given: Mapping[str, Any], sampling: Mapping[str, Any], length: Length) -> None:
+def speculates(config: GenerationConfig) -> bool:
+    """Whether generate guesses ids ahead with such settings, and several may arrive at once."""
+    return any(_asks(name, getattr(config, name, None)) for name in SPECULATION)
+
+
+def _asks(name: str, value: Any) -> bool:
+    """Whether this value of a parameter asks for anything."""
+    return value is not None and value != NEUTRAL.get(name, False)
+
+
+def _refuse(given: Mapping[str, Any], sampling: Mapping[str, Any], length: Length, engine: str) -> None:
     known = [name for name in _Config().to_dict() if name not in META]
     for name in sampling:
         if name not in known:
@@ -136,8 +166,11 @@ def _refuse(given: Mapping[str, Any], sampling: Mapping[str, Any], length: Lengt
             remedy = f"did you mean {close[0]}?" if close else "see transformers.GenerationConfig"
             raise UsageError(f"sampling.{name}", "is no generation parameter", remedy)
     for name, why in REFUSED.items():
-        if given.get(name, 1) != 1:
+        if _asks(name, given.get(name)):
             raise UsageError(f"sampling.{name}", f"cannot be used: {why}")
+    for name, why in REFUSED_BY_ENGINE.get(engine, {}).items():
+        if _asks(name, given.get(name)):
+            raise UsageError(f"sampling.{name}", f"cannot be used with engine: {engine}: {why}", "engine: generate can")
     if given.get("do_sample") and given.get("temperature", 1.0) <= 0:
         raise UsageError(
             "sampling.temperature", "must be above 0 with do_sample", "for greedy replies: do_sample: false"
