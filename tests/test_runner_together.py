@@ -14,7 +14,7 @@ from harness.config.plan import Plan
 from harness.config.schema import ModelSpec
 from harness.errors import DocumentError
 from harness.records import Cell, TurnRecord
-from harness.runner.messages import Event, Job, Loaded, LoadFailed, Play, Progress, TurnDone, Warmed
+from harness.runner.messages import Event, Job, LoadFailed, Play, Progress, TurnDone, Warmed
 from harness.runner.run import execute
 from harness.runner.worker import work
 from harness.store import read, settled
@@ -190,27 +190,6 @@ def test_no_worker_plays_in_turn_what_was_to_be_played_together(here: Path) -> N
 
     assert [type(event) for event in said] == [LoadFailed]
     assert "cannot be replayed at concurrency 2" in said[0].failure.message  # type: ignore[union-attr]
-
-
-def test_processors_that_are_not_there_are_named_before_anything_is_loaded(here: Path) -> None:
-    plan = resolve("config.yaml", ["cpu_affinity=[0,4096]"])
-
-    with pytest.raises(DocumentError, match="cpu_affinity: this machine does not let us run on processor 4096 – allowed: 0"):
-        execute(plan, results=here / "results")
-
-    assert list((here / "results").iterdir()) == []
-
-
-def test_a_worker_keeps_to_its_processors(here: Path) -> None:
-    loaded: list[Loaded] = []
-
-    execute(
-        resolve("config.yaml", ["cpu_affinity=[0]"]),
-        results=here / "results",
-        watch=lambda event: loaded.append(event) if isinstance(event, Loaded) else None,
-    )
-
-    assert [event.cpu_affinity for event in loaded] == [(0,)]
 
 
 def test_the_longest_conversation_is_the_one_with_most_to_send(here: Path) -> None:
