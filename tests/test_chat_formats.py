@@ -146,12 +146,14 @@ class TestEndsOfTranscripts:
 
     @pytest.fixture
     def say(self, open_model: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-        def make(text: str, *, newline: bool = True, **values: Any) -> Any:
+        def make(text: str, *, newline: bool = True, newline_ends: bool = True, **values: Any) -> Any:
             import torch
 
             backend = open_model(chat_format="transcript")
             if not newline:
                 backend.format._newline = None
+            if not newline_ends:
+                backend.format.stop_ids = lambda: ()
             ids = backend.tokenizer(text, add_special_tokens=False)["input_ids"]
             start = len(prompt_of(backend)[1])
 
@@ -187,9 +189,10 @@ class TestEndsOfTranscripts:
         assert say("\nmore", newline=False).reply.text == ""
 
     def test_the_model_never_speaks_for_the_user(self, say: Callable[..., Any]) -> None:
-        # With stop ids off the newline is no end, but the user's name is.
-        reply = say(" Motion\nAlice: hi", sampling={"max_new_tokens": 20, "stop_strings": ["zzz"]}).reply
-        assert reply.text == "Motion"
+        # The newline that ends a reply may be hidden in an id of two characters, so that only the text tells.
+        reply = say(" Motion\nAlice: hi", newline_ends=False).reply
+        assert (reply.text, reply.finish_reason) == ("Motion", "stop")
+        assert reply.completion_tokens == len(zoo.tokenizer()(" Motion\nAlice:")["input_ids"])
 
     def test_stop_strings_of_a_sampling_end_and_are_cut_off(self, say: Callable[..., Any]) -> None:
         reply = say("one two three", sampling={"max_new_tokens": 20, "stop_strings": ["two"]}).reply

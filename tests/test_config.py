@@ -254,6 +254,31 @@ def test_a_union_of_types_makes_one_message():
     ]
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"concurrency": True}, "concurrency: should be a whole number from 1, or a list of them, not true"),
+        ({"concurrency": 0}, "concurrency: should be a whole number from 1, or a list of them, not 0"),
+        ({"concurrency": []}, "concurrency: should not be empty"),
+        ({"concurrency": [1, 0]}, "concurrency.1: should be greater than or equal to 1, not 0"),
+        ({"concurrency": [4, 4]}, "concurrency: has a level twice"),
+        ({"warmup": True}, "warmup: should be auto, or a whole number from 0, not true"),
+        ({"warmup": -1}, "warmup: should be auto, or a whole number from 0"),
+        ({"warmup": "often"}, "warmup: should be auto, or a whole number from 0, not 'often'"),
+        ({"cpu_affinity": []}, "cpu_affinity: should not be empty"),
+        ({"cpu_affinity": [-1]}, "cpu_affinity.0: should be greater than or equal to 0, not -1"),
+        ({"threads": 0}, "threads: should be greater than or equal to 1, not 0"),
+        ({"sample_devices_s": 0}, "sample_devices_s: should be greater than 0, not 0"),
+    ],
+)
+def test_what_is_wrong_with_how_a_run_is_measured_is_said_of_the_value_that_was_written(value, message):
+    assert complaints(small(**value)) == [f"here: {message}"]
+
+
+def test_one_level_of_concurrency_is_a_list_of_one():
+    assert parse_config(small(concurrency=4)).concurrency == [4]
+
+
 JUNK = st.sampled_from(
     [None, True, 0, -1, 1.5, float("nan"), 10**30, "", "x", "a" * 300, [], {}, [1], [[1]], [{}], {"a": 1}, {1: 2}]
 )

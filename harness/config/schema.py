@@ -150,7 +150,6 @@ class RunConfig(Shape):
     concurrency: Annotated[
         list[Annotated[int, Field(ge=1)]],
         Field(min_length=1, description="Conversations replayed at a time; a list is an axis of the matrix"),
-        _or_say("a whole number from 1, or a list of them"),
     ] = [1]  # noqa: RUF012 – pydantic copies it
     on_unbatchable: Annotated[
         Literal["error", "sequential"],
@@ -191,10 +190,15 @@ class RunConfig(Shape):
     _source: str = PrivateAttr(default="config")
     _given: dict[str, Any] | None = PrivateAttr(default=None)
 
-    @field_validator("concurrency", mode="before")
+    @field_validator("concurrency", mode="wrap")
     @classmethod
-    def _one_is_a_list_of_one(cls, value: Any) -> Any:
-        return value if isinstance(value, list) else [value]
+    def _one_is_a_list_of_one(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(value, list):
+            return handler(value)
+        try:
+            return handler([value])
+        except ValidationError:
+            raise PydanticCustomError("several", "should be a whole number from 1, or a list of them") from None
 
     @field_validator("concurrency")
     @classmethod

@@ -58,6 +58,8 @@ class Loaded:
     threads: int | None
     cpu_affinity: tuple[int, ...] | None
     """The processors this worker may run on; None where the system does not say."""
+    why_not_together: str | None
+    """Why conversations are played one at a time whatever their concurrency; None if they are played together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ class Warmed:
     concurrency: int
     passes: int
     settled: bool | None
-    """Whether the last two passes took the same time; None where the number of passes was given."""
+    """Whether the last two passes took the same time; None where the number of passes was given, or no turn was
+    answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,9 +53,10 @@ def warm_up(play: Play, passes: int | None, run: Callable[[Sequence[Play]], Sequ
         ]
         records = run(together)
         spent = sum(METRICS["e2e_s"].formula(record) or 0.0 for record in records)
+        if passes is None and before == spent == 0:  # nothing was answered, twice: more time-outs would settle nothing
+            return Warmed(cell.sampling, cell.concurrency, number, settled=None)
         if passes is None and before and spent and abs(math.log(spent / before)) < math.log(1 + SAME):
             return Warmed(cell.sampling, cell.concurrency, number, settled=True)
         before = spent
-    # A backend on a hand-cranked clock, or one that fails every turn, takes no time at all: nothing to settle.
-    settled = None if passes is not None or not before else False
+    settled = None if passes is not None else False
     return Warmed(cell.sampling, cell.concurrency, MOST_PASSES if passes is None else passes, settled)

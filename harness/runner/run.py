@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from harness.backends.seam import Reply, TurnRequest
 from harness.chat import Rules, replay
 from harness.config.plan import Plan
 from harness.config.schema import ModelSpec
+from harness.conversations.script import Conversation
 from harness.errors import DocumentError, StoreError, UsageError
 from harness.meters.environment import environment
 from harness.records import Cell, Circumstances, Failure, TurnRecord
@@ -117,6 +119,14 @@ def _config_for_resuming(plan: Plan) -> dict[str, Any]:
     return config
 
 
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """A worker's: why, and how many conversations it had finished."""
+
+    failure: Failure
+    finished: int
+
+
 class _Execution:
     """One run in progress."""
 
@@ -166,23 +176,21 @@ class _Execution:
         """Play all pending conversations of one model and launch, with more than one worker if one dies."""
         fruitless = 0
         while pending := [cell for cell in self._plan.cell_order(label_of(spec), launch) if cell not in self._done]:
-            before = len(self._done)
-            failure = self._work_on(spec, launch, pending)
-            if failure is None:
+            death = self._work_on(spec, launch, pending)
+            if death is None:
                 return
-            fruitless = 0 if len(self._done) > before + pending[0].concurrency else fruitless + 1
+            fruitless = 0 if death.finished else fruitless + 1
             if fruitless >= _FRUITLESS_DEATHS:
-                self._give_up(spec, [cell for cell in pending if cell not in self._done], failure)
+                self._give_up(spec, [cell for cell in pending if cell not in self._done], death.failure)
 
-    def _work_on(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Failure | None:
-        """Let one worker play the pending cells; returns why it died, or None if it finished (or could not load)."""
+    def _work_on(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> _Death | None:
+        """Let one worker play the pending cells; returns how it died, or None if it finished (or could not load)."""
         label = label_of(spec)
         self._watch(WorkerStarted(label, launch, self._plan.launches))
         told: dict[Cell, list[TurnRecord]] = {}
-        phase = "load"
-        with WorkerProcess(
-            self._job(spec, launch, pending), self._writer.path / WORKERS_LOG, self._plan.config.timeout
-        ) as worker:
+        job = self._job(spec, launch, pending)
+        phase, warm_ups_left, together, finished = "load", len(job.warmups), True, 0
+        with WorkerProcess(job, self._writer.path / WORKERS_LOG, self._plan.config.timeout) as worker:
             for event in worker.events():
                 match event:
                     case Refused(mistakes):
@@ -190,7 +198,8 @@ class _Execution:
                         raise DocumentError(mistakes)
                     case Loaded():
                         self._fresh = False
-                        phase = "measure" if self._plan.config.warmup == 0 else "warmup"
+                        phase = "warmup" if warm_ups_left else "measure"
+                        together = event.why_not_together is None
                         self._note_launch(label, launch, event)
                     case LoadFailed(failure):
                         self._note_launch(label, launch, event)
@@ -198,18 +207,20 @@ class _Execution:
                     case TurnDone(record):
                         self._writer.append(record)
                         if record.circumstances.phase == "measure":
-                            phase = "measure"
                             told.setdefault(record.circumstances.cell, []).append(record)
                     case Warmed():
                         self._note_warmup(event)
+                        warm_ups_left -= 1
+                        phase = "warmup" if warm_ups_left else "measure"
                     case Sampled():
                         self._note_samples(event)
                     case CellDone(cell):
                         self._writer.sync()
                         self._done.add(cell)
                         told.pop(cell, None)
+                        finished += 1
                 self._watch(event)
-            in_flight = _in_flight([cell for cell in pending if cell not in self._done])
+            in_flight = _in_flight([cell for cell in pending if cell not in self._done], together=together)
             if not in_flight:
                 return None
             failure = worker.failure("decode" if phase == "measure" else phase)
@@ -218,13 +229,11 @@ class _Execution:
             for cell in in_flight:
                 self._record_failure(spec, cell, told.get(cell, []), failure)
             self._writer.sync()
-        return failure
+        return _Death(failure, finished)
 
     def _job(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Job:
         config = self._plan.config
-        longest = max(
-            self._plan.conversations, key=lambda conversation: sum(len(turn.user) for turn in conversation.turns)
-        )
+        longest = max(self._plan.conversations, key=self._characters_sent)
         warmups = [
             self._play(spec, Cell(label_of(spec), name, longest.id, 0, launch, concurrency), warm=True)
             for name in self._samplings
@@ -245,6 +254,11 @@ class _Execution:
             cpu_affinity=None if config.cpu_affinity is None else tuple(config.cpu_affinity),
             sample_devices_s=config.sample_devices_s,
         )
+
+    def _characters_sent(self, conversation: Conversation) -> int:
+        """How long the last prompt of a conversation is, as far as the script tells."""
+        gold = [turn.assistant or "" for turn in conversation.turns if self._plan.config.history != "generated"]
+        return sum(map(len, [*(turn.user for turn in conversation.turns), *gold]))
 
     def _play(self, spec: ModelSpec, cell: Cell, *, warm: bool = False) -> Play:
         config = self._plan.config
@@ -300,6 +314,8 @@ class _Execution:
             warnings += [
                 f"{model}, {name}: {text}" for name, settings in event.effective.items() for text in settings.warnings
             ]
+            if event.why_not_together is not None and max(self._plan.config.concurrency) > 1:
+                warnings.append(f"{model}: played one conversation at a time: {event.why_not_together}")
         else:
             entry |= {"failure": event.failure}
             warnings.append(f"{model}: {event.failure.message}")
@@ -327,13 +343,15 @@ class _Execution:
             shutil.rmtree(self._writer.path)
 
 
-def _in_flight(undone: Sequence[Cell]) -> Sequence[Cell]:
-    """Who was being played when a worker died: the first of the cells that are not done, and its lane's next ones."""
+def _in_flight(undone: Sequence[Cell], *, together: bool) -> Sequence[Cell]:
+    """Who was being played when a worker died: the first of the cells that are not done, and its lane's next ones
+    where it plays conversations together."""
     if not undone:
         return []
     first = undone[0]
     lane = (first.sampling, first.repeat, first.concurrency)
-    return [cell for cell in undone if (cell.sampling, cell.repeat, cell.concurrency) == lane][: first.concurrency]
+    same = [cell for cell in undone if (cell.sampling, cell.repeat, cell.concurrency) == lane]
+    return same[: first.concurrency if together else 1]
 
 
 def failed_turn(play: Play, told: Sequence[TurnRecord], failure: Failure) -> TurnRecord | None:

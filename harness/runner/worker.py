@@ -19,7 +19,8 @@ from typing import BinaryIO
 from harness.backends.open import open_backend, preview
 from harness.backends.seam import Backend
 from harness.chat import Dialog, replay
-from harness.errors import HarnessError, Mistake
+from harness.config.schema import ModelSpec
+from harness.errors import HarnessError, Mistake, UsageError
 from harness.meters.accelerators import open_nvml
 from harness.meters.processors import allowed_processors, keep_to
 from harness.meters.sampler import Sampler
@@ -60,13 +61,15 @@ def work(job: Job, say: Say) -> None:
         )
         length = job.plays[0].circumstances.length
         effective = {name: backend.effective(sampling, length) for name, sampling in job.samplings.items()}
+        if mistake := _unbatchable(job, job.spec, backend.why_not_together):
+            raise UsageError(mistake.subject, mistake.fact, mistake.remedy)
     except HarnessError as error:
         say(LoadFailed(Failure(type(error).__name__, "load", str(error))))
         return
     gc.freeze()  # what loading left behind is not looked through at every collection between turns
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch is not None else None
-    say(Loaded(backend.report, effective, threads, allowed_processors()))
+    say(Loaded(backend.report, effective, threads, allowed_processors(), backend.why_not_together))
     with _sampled(job, backend, say) as say_more:
         player = _Player(backend, say_more)
         for play in job.warmups:
@@ -99,7 +102,6 @@ def _sampled(job: Job, backend: Backend, say: Say) -> Iterator[Say]:
 def _check(job: Job) -> tuple[Mistake, ...]:
     """What is wrong with the models of the run, as far as their tokenizers and configs tell."""
     first = job.plays[0]
-    together = max((play.circumstances.cell.concurrency for play in job.plays), default=1)
     mistakes: list[Mistake] = []
     for spec in job.check_first:
         try:
@@ -115,9 +117,17 @@ def _check(job: Job) -> tuple[Mistake, ...]:
         except HarnessError as error:
             mistakes += error.mistakes
             continue
-        if together > 1 and seen.why_not_together is not None and not job.sequential_if_unbatchable:
-            mistakes.append(unbatchable(spec, together, seen.why_not_together))
+        if mistake := _unbatchable(job, spec, seen.why_not_together):
+            mistakes.append(mistake)
     return tuple(mistakes)
+
+
+def _unbatchable(job: Job, spec: ModelSpec, why_not_together: str | None) -> Mistake | None:
+    """What is wrong with a model that was to play conversations together, cannot, and may not play them in turn."""
+    together = max(play.circumstances.cell.concurrency for play in job.plays)
+    if together == 1 or why_not_together is None or job.sequential_if_unbatchable:
+        return None
+    return unbatchable(spec, together, why_not_together)
 
 
 class _Player:
