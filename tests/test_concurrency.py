@@ -142,6 +142,8 @@ def test_a_turn_has_the_same_seed_at_every_level(here: Path) -> None:
 
 
 def test_a_killed_worker_costs_the_conversations_in_flight_and_no_other(here: Path) -> None:
+    # So slow that the worker is still in the step after the news that it is killed upon.
+    (here / "recital.yaml").write_text(RECITAL.replace("prefill_s: 0.004", "prefill_s: 0.5"))
     plan = resolve("config.yaml", ["sampling.top_k=1", "concurrency=4"])
     victims: list[int] = []
     told: Counter[str] = Counter()

