@@ -145,7 +145,8 @@ def _turns(made_from: dict[str, pa.ChunkedArray], slots: Slots, plan: Mapping[st
     axes = Axes.of(plan).columns(slots.cell)
     planned = _planned(slots, plan, run_id, axes["model"])
     made = {}
-    for column in COLUMNS:
+    # The largest first: while they are there twice, there is little else.
+    for column in sorted(COLUMNS, key=lambda column: -made_from[column.name].nbytes):
         values = made_from.pop(column.name)
         if column.name in axes:
             values = pa.chunked_array([pc.cast(axes[column.name], arrow_type(column.kind))])
@@ -154,7 +155,7 @@ def _turns(made_from: dict[str, pa.ChunkedArray], slots: Slots, plan: Mapping[st
         if column.name in planned:
             values = pc.coalesce(values, pc.cast(planned[column.name], arrow_type(column.kind)))
         made[column.name] = series(values, column.kind)
-    return pd.DataFrame(made)
+    return pd.DataFrame({column.name: made[column.name] for column in COLUMNS}, copy=False)
 
 
 def _planned(slots: Slots, plan: Mapping[str, Any], run_id: str, model: pa.Array) -> dict[str, pa.Array]:
