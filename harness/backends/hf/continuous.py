@@ -88,7 +88,8 @@ def refuse_settings(settled: Settled, stop_strings: Sequence[str]) -> None:
     if settled.length == "fixed":  # there is no end of text to be kept from
         unknown -= {"min_new_tokens"}
     if unknown:
-        raise UsageError(f"sampling.{min(unknown)}", "engine: continuous would drop it", "use engine: batched")
+        remedy = "use engine: batched, or null to do without where the model itself sets it"
+        raise UsageError(f"sampling.{min(unknown)}", "engine: continuous would drop it", remedy)
 
 
 class Continuous:
