@@ -9,7 +9,6 @@ from itertools import groupby
 
 from harness.config.schema import ModelSpec
 from harness.errors import Mistake
-from harness.metrics import METRICS
 from harness.records import TurnRecord
 from harness.runner.messages import Play, Warmed
 
@@ -45,14 +44,14 @@ def warm_up(play: Play, passes: int | None, run: Callable[[Sequence[Play]], Sequ
     Every pass is the very same work: same seed, same prompts. At a concurrency of N it is played N times at once.
     """
     cell = play.circumstances.cell
-    before: float | None = None
+    before: int | None = None
     for number in range(1, (MOST_PASSES if passes is None else passes) + 1):
         together = [
             replace(play, circumstances=replace(play.circumstances, attempt=number - 1))
             for _ in range(cell.concurrency)
         ]
         records = run(together)
-        spent = sum(METRICS["e2e_s"].formula(record) or 0.0 for record in records)
+        spent = sum(record.stamps.ready_ns or 0 for record in records if record.failure is None)
         if passes is None and before == spent == 0:  # nothing was answered, twice: more time-outs would settle nothing
             return Warmed(cell.sampling, cell.concurrency, number, settled=None)
         if passes is None and before and spent and abs(math.log(spent / before)) < math.log(1 + SAME):
