@@ -164,12 +164,18 @@ def _turns(made_from: dict[str, pa.ChunkedArray], slots: Slots, plan: Mapping[st
             values = pa.chunked_array([pc.cast(axes[column.name], arrow_type(column.kind))])
         else:
             values = values.combine_chunks()  # under its own name: the pieces are let go of before there is a third copy
-            values = pa.chunked_array([values.take(rows)])
+            values = _taken(values, rows)
         if column.name in planned:
             values = pc.coalesce(values, pc.cast(planned[column.name], arrow_type(column.kind)))
         made[column.name] = series(values, column.kind)
         pa.default_memory_pool().release_unused()
     return pd.DataFrame({column.name: made[column.name] for column in COLUMNS}, copy=False)
+
+
+def _taken(values: pa.Array, rows: pa.Array) -> pa.ChunkedArray:
+    """The values at these rows, some at a time: lists are taken by way of a number for every element."""
+    starts = range(0, len(rows), _ROW_GROUP)
+    return pa.chunked_array([values.take(rows.slice(start, _ROW_GROUP)) for start in starts], values.type)
 
 
 def _planned(slots: Slots, plan: Mapping[str, Any], run_id: str, model: pa.Array) -> dict[str, pa.Array]:
