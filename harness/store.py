@@ -14,13 +14,12 @@ stay in the file and count nowhere (`settled`).
 from __future__ import annotations
 
 import errno
-import io
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 from filelock import FileLock, Timeout
@@ -161,47 +160,25 @@ def read(path: Path) -> StoredRun:
     return StoredRun(path, read_manifest(path), _read_turns(path / TURNS))
 
 
-def current_lines(path: Path) -> BinaryIO:
-    """The whole lines of turns.jsonl, a torn last one left out, to be read from the start: the file itself, or, where
-    it is of an older format, what it says in today's. Raises StoreError where it cannot be read."""
+def blocks(path: Path, size: int) -> Iterator[bytes]:
+    """The lines of turns.jsonl in the format of today, some at a time: as many whole lines as `size` bytes hold, but one
+    at least; a torn last one is left out. Raises StoreError where the file cannot be read."""
     if read_manifest(path)["format"] != FORMAT:
-        return io.BytesIO(b"".join(orjson.dumps(record) + b"\n" for record in _read_turns(path / TURNS)))
+        yield from filter(None, [b"".join(orjson.dumps(record) + b"\n" for record in _read_turns(path / TURNS))])
+        return
     try:
-        return _WholeLines(path / TURNS)
+        with (path / TURNS).open("rb") as file:
+            begun = b""
+            while text := file.read(size):
+                end = text.rfind(b"\n") + 1
+                if end:
+                    yield begun + text[:end]
+                    begun = b""
+                begun += text[end:]
     except FileNotFoundError:
-        return io.BytesIO()
+        return
     except OSError as error:
         raise StoreError(str(path / TURNS), f"cannot be read: {error}") from error
-
-
-class _WholeLines(io.FileIO):
-    """A file that ends with its last newline."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._left = _end_of_lines(self, os.fstat(self.fileno()).st_size)
-
-    def read(self, size: int | None = -1) -> bytes:
-        wanted = self._left if size is None or size < 0 else min(size, self._left)
-        text = super().read(wanted)
-        self._left -= len(text)
-        return text
-
-
-_LOOK_BACK_BYTES = 2**20
-
-
-def _end_of_lines(file: io.FileIO, size: int) -> int:
-    """Where the last line that was finished ends. Leaves the file at its start."""
-    start = size
-    end = 0
-    while start > 0 and not end:
-        start = max(0, start - _LOOK_BACK_BYTES)
-        file.seek(start)
-        found = io.FileIO.read(file, _LOOK_BACK_BYTES).rfind(b"\n")
-        end = start + found + 1 if found >= 0 else 0
-    file.seek(0)
-    return end
 
 
 def read_samples(path: Path) -> tuple[Sample, ...]:

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
-from harness import store as runs
 from harness.analysis import lines
 from harness.errors import StoreError
 from harness.metrics import METRICS, itl_s
@@ -117,21 +116,27 @@ def test_the_line_that_is_no_record_is_named(tmp_path: Path) -> None:
         harness.load(path)
 
 
-def test_a_line_longer_than_what_is_parsed_at_a_time_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = store(tmp_path, [turn(reply="word " * 1000), turn(index=1)])
-    monkeypatch.setattr(lines, "_BLOCK", 1000)
+@pytest.mark.parametrize("size", [1, 1000, 3000])
+def test_lines_are_whole_whatever_is_read_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    of = plan(conversations={"physics": 8})
+    path = store(tmp_path, [turn(index=index, reply=f"word {index} " * 100 * index) for index in range(8)], of)
+    whole = harness.load(path).turns
+    monkeypatch.setattr(lines, "_BLOCK", size)
 
-    with pytest.raises(StoreError, match="straddles two block boundaries"):
-        harness.load(path)
+    pd.testing.assert_frame_equal(harness.load(path).turns, whole)
+    assert set(whole["state"]) == {"done"}
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b"x" * 5000])
-def test_the_end_of_the_last_whole_line_is_found_however_far_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes
+@pytest.mark.parametrize("size", [100, 10_000])
+def test_a_torn_line_is_left_out_however_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes, size: int
 ) -> None:
     path = store(tmp_path, [turn(), failed(index=1)])
     with (path / "turns.jsonl").open("ab") as file:
         file.write(torn)
-    monkeypatch.setattr(runs, "_LOOK_BACK_BYTES", 1000)
+    monkeypatch.setattr(lines, "_BLOCK", size)
 
     assert list(harness.load(path).turns["state"]) == ["done", "failed"]

@@ -14,7 +14,7 @@ Kind = Literal["text", "count", "real", "flag", "time", "reals", "texts", "check
 
 _CHECK = pa.struct([("check", pa.string()), ("passed", pa.bool_()), ("detail", pa.string())])
 _ARROW: dict[Kind, pa.DataType] = {
-    "text": pa.string(),
+    "text": pa.large_string(),  # a million replies may be more than the two gigabytes of a string array
     "count": pa.int64(),
     "real": pa.float64(),
     "flag": pa.bool_(),

@@ -12,8 +12,9 @@ missing have rows too; `state` tells them apart. Absent values are NA, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 
 from harness.analysis.columns import COLUMNS, arrow_type, schema, series
 from harness.analysis.derive import Context, columns
-from harness.analysis.lines import batches
+from harness.analysis.lines import each_batch
 from harness.analysis.samples import samples_frame
 from harness.analysis.selection import Axes, Slots, select
 from harness.errors import StoreError
@@ -34,6 +35,8 @@ from harness.store import MANIFEST, read_manifest, read_samples, rooflines
 PARQUET = "turns.parquet"
 _ROW_GROUP = 100_000
 """Rows that are converted at a time."""
+_TOGETHER = 32
+"""Batches that are copied together: the numbers of so many turns are large enough to be memory of their own."""
 
 _LAUNCH_DTYPES = {
     "run_id": "string",
@@ -92,8 +95,8 @@ def load(path: str | Path) -> Run:
     plan, run_id = manifest["plan"], str(manifest["run_id"])
     random = frozenset(spec["label"] for spec in plan["models"] if spec.get("weights") == "random")
     context = Context(run_id, rooflines(manifest), random)
-    table = pa.Table.from_batches(
-        (pa.RecordBatch.from_pydict(columns(batch, context), schema()) for batch in batches(path)), schema()
+    table = _gathered(
+        each_batch(path, lambda batch: pa.RecordBatch.from_pydict(columns(batch, context), schema()))
     )
     known = pa.array([conversation["id"] for conversation in plan["conversations"]], pa.string())
     strangers = set(pc.unique(table["conversation_id"]).to_pylist()) - set(known.to_pylist())
@@ -137,6 +140,15 @@ def _directory(path: Path) -> Path:
     return named if not (path / MANIFEST).exists() and (named / MANIFEST).exists() else path
 
 
+def _gathered(batches: Iterator[pa.RecordBatch]) -> pa.Table:
+    """The batches as one table, some of them at a time copied together: what is made of many small pieces of memory is
+    not given back to the system when the table is taken apart."""
+    parts = [schema().empty_table()]
+    while some := list(islice(batches, _TOGETHER)):
+        parts.append(pa.Table.from_batches(some).combine_chunks())
+    return pa.concat_tables(parts)
+
+
 def _turns(made_from: dict[str, pa.ChunkedArray], slots: Slots, plan: Mapping[str, Any], run_id: str) -> pd.DataFrame:
     """One row per slot. Columns are made one after the other, and what each is made from is let go of at once: a
     million turns are a gigabyte of them."""
@@ -151,11 +163,19 @@ def _turns(made_from: dict[str, pa.ChunkedArray], slots: Slots, plan: Mapping[st
         if column.name in axes:
             values = pa.chunked_array([pc.cast(axes[column.name], arrow_type(column.kind))])
         else:
-            values = values.take(rows)
+            values = values.combine_chunks()  # under its own name: the pieces are let go of before there is a third copy
+            values = _taken(values, rows)
         if column.name in planned:
             values = pc.coalesce(values, pc.cast(planned[column.name], arrow_type(column.kind)))
         made[column.name] = series(values, column.kind)
+        pa.default_memory_pool().release_unused()
     return pd.DataFrame({column.name: made[column.name] for column in COLUMNS}, copy=False)
+
+
+def _taken(values: pa.Array, rows: pa.Array) -> pa.ChunkedArray:
+    """The values at these rows, some at a time: lists are taken by way of a number for every element."""
+    starts = range(0, len(rows), _ROW_GROUP)
+    return pa.chunked_array([values.take(rows.slice(start, _ROW_GROUP)) for start in starts], values.type)
 
 
 def _planned(slots: Slots, plan: Mapping[str, Any], run_id: str, model: pa.Array) -> dict[str, pa.Array]:
