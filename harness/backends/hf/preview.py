@@ -59,6 +59,6 @@ def preview(
         len(form.encode(prompt)),
         context,
         effective,
-        (*form.notices, *notices),
+        (*source.notices, *form.notices, *notices),
         why_not_together=f"the engine {spec.engine} answers one conversation at a time",
     )
