@@ -24,6 +24,7 @@ def matrix(run: Run) -> str:
 
 def lane(run: Run) -> str:
     """The choices that change what the numbers mean."""
+    random = [str(model["label"]) for model in run.plan["models"] if model.get("weights") == "random"]
     engines = sorted({str(model.get("engine")) for model in run.plan["models"]})
     caches = sorted({str(model.get("kv_cache")) for model in run.plan["models"]})
     return " · ".join(
@@ -32,6 +33,7 @@ def lane(run: Run) -> str:
             f"length: {run.plan['length']}",
             f"kv_cache: {', '.join(caches)}",
             f"engine: {', '.join(engines)}",
+            *([f"random weights: {', '.join(random)}"] if random else []),
         ]
     )
 

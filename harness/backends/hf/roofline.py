@@ -92,7 +92,7 @@ def _weights(model: PreTrainedModel) -> tuple[int, int]:
     read, multiplied = 0.0, 0.0
     for module, is_expert in _modules(decoder):
         active = share if is_expert else 1.0
-        if isinstance(module, nn.Embedding):
+        if isinstance(module, nn.Embedding) or module is head:
             continue
         tensors = [tensor for tensor in _stored(module) if id(tensor) not in heads]
         read += active * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -145,6 +145,9 @@ def _cache_layers(model: PreTrainedModel) -> list[_CacheLayer] | None:
     """The layers of the cache that grow with the context; None where the model keeps it in a way of its own."""
     if "past_key_values" not in signature(model.forward).parameters:
         return [] if model._is_stateful else None  # a state that does not grow
+    supports_cache: Any = model._supports_default_dynamic_cache
+    if not supports_cache():
+        return None
     cache = DynamicCache(config=model.config)
     ids = torch.zeros((1, _A_FEW), dtype=torch.long, device=input_device(model))
     with torch.inference_mode():
