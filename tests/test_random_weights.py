@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -89,6 +90,11 @@ class TestShapes:
         texts = {key for key, value in config.items() if isinstance(value, str)}
         assert texts <= {"model_type", "hidden_act", "hidden_activation", "dtype"}
         assert shapes.path(name).stat().st_size < 1500
+
+    def test_each_is_documented(self) -> None:
+        page = (Path(__file__).parent.parent / "docs" / "config.md").read_text(encoding="utf-8")
+        table = page.split("| shape | parameters | |")[1].split("\n\n")[0]
+        assert sorted(re.findall(r"`([^`]+)`", table)) == shapes.names()
 
     def test_an_unknown_one_is_one_line(self) -> None:
         with pytest.raises(

@@ -144,6 +144,39 @@ def test_torch_counts_the_same_operations(architecture: str) -> None:
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.04)
 
 
+def test_of_a_model_that_also_sees_only_the_language_counts() -> None:
+    text = zoo.CONFIGS["gemma3"]()
+    eye = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = hf.Gemma3Config(
+        text_config=text.to_dict(), vision_config={**eye, "image_size": 28, "patch_size": 14}, mm_tokens_per_image=4
+    )
+    seeing = hf.MODEL_FOR_CAUSAL_LM_MAPPING[hf.Gemma3Config](config).eval()
+    reading = hf.Gemma3ForCausalLM(config.text_config).eval()
+    assert roofline(seeing, NO_CEILINGS) == roofline(reading, NO_CEILINGS)
+    assert seeing.num_parameters() > reading.num_parameters()
+
+
+def test_latent_attention_is_counted_as_it_is_cached_and_multiplied() -> None:
+    config = hf.DeepseekV3Config(
+        **zoo.SIZES | {"num_key_value_heads": 4}, moe_intermediate_size=16, n_routed_experts=8, num_experts_per_tok=2,
+        n_group=2, topk_group=1, first_k_dense_replace=1, kv_lora_rank=20, q_lora_rank=16, qk_nope_head_dim=8,
+        qk_rope_head_dim=4, v_head_dim=16,
+    )  # fmt: skip
+    model = hf.AutoModelForCausalLM.from_config(config).eval()
+    model.config._attn_implementation = model.config._experts_implementation = "eager"
+    roof = roofline(model, NO_CEILINGS)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.ones((1, 16), dtype=torch.long))
+    assert roof.attention_flops_per_token_pair == L * 2 * 4 * (12 + 16)
+    assert counter.get_total_flops() == pytest.approx(
+        16 * roof.flops_per_token + 256 * roof.attention_flops_per_token_pair, rel=0.01
+    )
+    cache = hf.DynamicCache(config=config)
+    model(input_ids=torch.ones((1, 8), dtype=torch.long), past_key_values=cache)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert roof.kv_bytes_per_token == held // 8
+
+
 class TestCeilings:
     def test_they_are_those_of_the_device(self) -> None:
         roof = roofline(made("llama"), Ceilings(1e11, 2e12, 32 * 2**20))

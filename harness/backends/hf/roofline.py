@@ -152,16 +152,25 @@ def _cache_layers(model: PreTrainedModel) -> list[_CacheLayer] | None:
     ids = torch.zeros((1, _A_FEW), dtype=torch.long, device=input_device(model))
     with torch.inference_mode():
         model(input_ids=ids, past_key_values=cache, use_cache=True)
-    layers = [_cache_layer(layer) for layer in cache.layers]
+    layers = [_cache_layer(layer, _latent_sizes(_text_config(model))) for layer in cache.layers]
     found = [layer for layer in layers if layer is not None]
     return found if found or model._is_stateful else None
 
 
-def _cache_layer(layer: Any) -> _CacheLayer | None:
+def _latent_sizes(config: PreTrainedConfig) -> tuple[int, int] | None:
+    """(size of a key, of a value) where the cache holds something that they are unfolded from; else None."""
+    if getattr(config, "kv_lora_rank", None) is None:
+        return None
+    sizes: Any = config
+    return sizes.qk_nope_head_dim + sizes.qk_rope_head_dim, sizes.v_head_dim
+
+
+def _cache_layer(layer: Any, latent: tuple[int, int] | None) -> _CacheLayer | None:
     """None for a layer that holds no keys: one with a recurrent state."""
     keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
     if not isinstance(keys, torch.Tensor) or not isinstance(values, torch.Tensor) or keys.numel() == 0:
         return None
     held = keys.numel() * keys.element_size() + values.numel() * values.element_size()
     window = layer.sliding_window if layer.is_sliding else None
-    return _CacheLayer(held // keys.shape[-2], keys.shape[-1], values.shape[-1], window)
+    key_size, value_size = latent or (keys.shape[-1], values.shape[-1])
+    return _CacheLayer(held // keys.shape[-2], key_size, value_size, window)
