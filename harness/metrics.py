@@ -70,6 +70,9 @@ class Quantities:
     attention_flops_per_token_pair: Numbers
     copy_bytes_per_s: Numbers
     matrix_flops_per_s: Numbers
+    window_tokens: Numbers
+    windowed_kv_bytes_per_token: Numbers
+    windowed_attention_flops_per_token_pair: Numbers
 
 
 def quantities(record: TurnRecord, roofline: Roofline | None = None) -> Quantities:
@@ -107,6 +110,9 @@ _CEILINGS = (
     "attention_flops_per_token_pair",
     "copy_bytes_per_s",
     "matrix_flops_per_s",
+    "window_tokens",
+    "windowed_kv_bytes_per_token",
+    "windowed_attention_flops_per_token_pair",
 )
 
 
@@ -186,11 +192,12 @@ def _bandwidth_utilisation(q: Quantities) -> Numbers:
     """Bytes a decoded token has to read, times tokens per second, over the measured bandwidth of a copy.
 
     While a token is decoded every weight is read once, and the cache up to the token's own position: on average the
-    prompt and half of the reply. Several conversations at a time share the reading of the weights, and several ids
-    per arrival come out of one: there is no such figure for them.
+    prompt and half of the reply, where a layer's window reaches so far. Several conversations at a time share the
+    reading of the weights, and several ids per arrival come out of one: there is no such figure for them.
     """
     context = q.prompt_tokens + q.ids / 2
     touched = q.weight_bytes_per_token + context * q.kv_bytes_per_token
+    touched -= _beyond_window(context, q) * q.windowed_kv_bytes_per_token
     alone = (q.batch_size == 1) & (q.arrivals == q.ids)
     return np.where(alone, _ratio(touched * _decode_tokens_per_s(q), q.copy_bytes_per_s), NAN)
 
@@ -199,12 +206,24 @@ def _prefill_flop_utilisation(q: Quantities) -> Numbers:
     """Floating-point operations of the prefill over its time, over the measured rate of a matrix product.
 
     Each of the n new prompt ids goes through every weight, and looks at the cached ids and on average at half of the
-    new ones.
+    new ones, itself among them; in a layer with a window at no more ids than that holds.
     """
-    new = q.prompt_tokens - q.cached_tokens
-    pairs = new * (q.cached_tokens + (new + 1) / 2)
-    flops = new * q.flops_per_token + pairs * q.attention_flops_per_token_pair
+    flops = (q.prompt_tokens - q.cached_tokens) * q.flops_per_token
+    flops += _pairs(q.cached_tokens, q.prompt_tokens) * q.attention_flops_per_token_pair
+    # What an id at position p does not see of the p ids up to itself, p - window, adds up in the same way.
+    unseen = _pairs(_beyond_window(q.cached_tokens, q), _beyond_window(q.prompt_tokens, q))
+    flops -= unseen * q.windowed_attention_flops_per_token_pair
     return np.where(q.batch_size == 1, _ratio(_ratio(flops, _prefill_s(q)), q.matrix_flops_per_s), NAN)
+
+
+def _beyond_window(tokens: Numbers, q: Quantities) -> Numbers:
+    """How many of so many tokens a layer with a window leaves out."""
+    return np.maximum(tokens - np.nan_to_num(q.window_tokens, nan=math.inf), 0.0)
+
+
+def _pairs(first: Numbers, last: Numbers) -> Numbers:
+    """first + 1, first + 2 … last, added up: how many ids those at these positions look at, themselves included."""
+    return (last * (last + 1) - first * (first + 1)) / 2
 
 
 _TABLE: tuple[Metric, ...] = (

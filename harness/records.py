@@ -189,11 +189,11 @@ class Roofline:
 
     weight_bytes_per_token: int
     """Weights that are read for one decoded token: all but the table of embeddings, and of experts only the active."""
-    kv_bytes_per_token: int
-    """Bytes the cache holds for one token of the context, all layers together."""
+    kv_bytes_per_token: int | None
+    """Bytes the cache holds for one token of the context, all layers together; None where it cannot be looked into."""
     flops_per_token: int
     """Floating-point operations of the matrix products for one token, attention over the context left out."""
-    attention_flops_per_token_pair: int
+    attention_flops_per_token_pair: int | None
     """The same of attention, for one token looking at one other, all layers together."""
     copy_bytes_per_s: float | None = None
     """Measured: bytes read and written by a copy larger than any cache."""
@@ -201,6 +201,12 @@ class Roofline:
     """Measured: a large matrix product in the model's dtype."""
     fits_in_cache: bool = False
     """Whether the weights fit into the processor's last cache, so that memory's bandwidth is no ceiling for them."""
+    window_tokens: int | None = None
+    """How far back layers with a sliding window look; None where every layer looks at all of the context."""
+    windowed_kv_bytes_per_token: int = 0
+    """Of `kv_bytes_per_token`, the part of the layers with a sliding window."""
+    windowed_attention_flops_per_token_pair: int = 0
+    """Of `attention_flops_per_token_pair`, the same part."""
 
 
 @dataclass(frozen=True, slots=True)

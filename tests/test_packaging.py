@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.backends import shapes
 from tests.commands import ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
@@ -28,9 +29,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-def test_the_wheel_carries_models_configs_and_prompts(installed: Path) -> None:
+def test_the_wheel_carries_models_shapes_configs_and_prompts(installed: Path) -> None:
     for name in ("pico", "nano"):
         assert (installed / "harness/backends/builtin" / name / "model.safetensors").exists()
+    for name in shapes.names():
+        assert (installed / "harness/backends/shapes" / f"{name}.json").exists()
     shipped = installed / "harness" / "shipped"
     for folder in ("configs", "prompts"):
         assert {path.name for path in (shipped / folder).iterdir()} == {path.name for path in (ROOT / folder).iterdir()}

@@ -117,9 +117,7 @@ def test_the_line_that_is_no_record_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 1000, 3000])
-def test_lines_are_whole_whatever_is_read_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def test_lines_are_whole_whatever_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     of = plan(conversations={"physics": 8})
     path = store(tmp_path, [turn(index=index, reply=f"word {index} " * 100 * index) for index in range(8)], of)
     whole = harness.load(path).turns

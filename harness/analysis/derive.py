@@ -75,7 +75,8 @@ def columns(batch: pa.RecordBatch, context: Context) -> dict[str, pa.Array]:
     raw = _quantities(batch, ticks, at, failed, context.rooflines)
     checks = _Lists(batch["checks"])
     random = pc.is_in(_field(cell, "model"), value_set=pa.array(sorted(context.random), pa.string()))
-    unchecked = (checks.size == 0) | random.to_numpy(zero_copy_only=False)
+    noise: _Flags = random.to_numpy(zero_copy_only=False)
+    unchecked = (checks.size == 0) | noise
     passed = checks.sums(_numbers(pc.cast(_field(checks.values, "passed"), pa.int8())))
     made: dict[str, Any] = {
         "run_id": pa.repeat(context.run_id, len(batch)),
@@ -92,7 +93,7 @@ def columns(batch: pa.RecordBatch, context: Context) -> dict[str, pa.Array]:
         "checks_passed": pa.array(passed, mask=unchecked),
         "checks_total": pa.array(checks.size, mask=unchecked),
         "itl_s": _gaps(ticks, at, ~failed & (raw.arrivals == raw.ids) & (ticks.size > 1)),
-        "repetition": _repetitions(batch, failed),
+        "repetition": _repetitions(batch, failed | noise),
         "foreign_load": _foreign_load(batch["host_load"]),
         **_devices(batch["devices"]),
         **{name: _real(metric.over(raw)) for name, metric in METRICS.items()},
@@ -229,11 +230,11 @@ def _gaps(ticks: _Lists, at: Numbers, sound: _Flags) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(gaps), mask=pa.array(~sound))
 
 
-def _repetitions(batch: pa.RecordBatch, failed: _Flags) -> pa.Array:
+def _repetitions(batch: pa.RecordBatch, meaningless: _Flags) -> pa.Array:
     """Of replies that were not forced to their length, and of turns that generated something."""
     natural = pc.equal(_field(batch["circumstances"], "length"), "natural").to_numpy(zero_copy_only=False)
     silent = _numbers(batch["completion_tokens"]) == 0
-    spoken = natural & ~silent & ~failed
+    spoken = natural & ~silent & ~meaningless
     replies = batch["reply"].to_pylist()
     shares = [
         _repetition(reply) if said and reply is not None else None

@@ -95,9 +95,7 @@ def load(path: str | Path) -> Run:
     plan, run_id = manifest["plan"], str(manifest["run_id"])
     random = frozenset(spec["label"] for spec in plan["models"] if spec.get("weights") == "random")
     context = Context(run_id, rooflines(manifest), random)
-    table = _gathered(
-        each_batch(path, lambda batch: pa.RecordBatch.from_pydict(columns(batch, context), schema()))
-    )
+    table = _gathered(each_batch(path, lambda batch: pa.RecordBatch.from_pydict(columns(batch, context), schema())))
     known = pa.array([conversation["id"] for conversation in plan["conversations"]], pa.string())
     strangers = set(pc.unique(table["conversation_id"]).to_pylist()) - set(known.to_pylist())
     if strangers:
@@ -163,7 +161,9 @@ def _turns(made_from: dict[str, pa.ChunkedArray], slots: Slots, plan: Mapping[st
         if column.name in axes:
             values = pa.chunked_array([pc.cast(axes[column.name], arrow_type(column.kind))])
         else:
-            values = values.combine_chunks()  # under its own name: the pieces are let go of before there is a third copy
+            values = (
+                values.combine_chunks()
+            )  # under its own name: the pieces are let go of before there is a third copy
             values = _taken(values, rows)
         if column.name in planned:
             values = pc.coalesce(values, pc.cast(planned[column.name], arrow_type(column.kind)))

@@ -2,6 +2,7 @@
 
 org/name, directory    transformers (harness.backends.hf)
 builtin:NAME           the same, on a folder that ships with the package
+shape:NAME             the same, on a config that ships with the package and weights made on the spot
 scripted:FILE.yaml     harness.backends.scripted
 """
 
@@ -15,7 +16,10 @@ from typing import Any
 from harness.backends.builtin import path as builtin_path
 from harness.backends.scripted import ScriptedBackend, read_recital
 from harness.backends.seam import Backend, Preview
+from harness.backends.shapes import names as shape_names
+from harness.backends.shapes import path as shape_path
 from harness.config.schema import ChatFormat, ModelSpec
+from harness.documents import did_you_mean
 from harness.errors import ModelError
 from harness.meters.clock import real_clock
 from harness.records import Length, Message, Persona
@@ -84,8 +88,13 @@ def _import_libraries() -> float:
 
 
 def _source(spec: ModelSpec) -> str:
-    """What `from_pretrained` is given: a built-in model's folder, or the name as it stands."""
+    """What `from_pretrained` is given: a built-in model's folder, a shape's config, or the name as it stands."""
     kind, _, name = spec.model.partition(":")
+    if kind == "shape":
+        try:
+            return str(shape_path(name))
+        except KeyError:
+            raise ModelError(spec.model, "there is no such shape", did_you_mean(name, shape_names())) from None
     if kind != "builtin":
         return str(Path(spec.model).expanduser()) if spec.model.startswith("~") else spec.model
     try:

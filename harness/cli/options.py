@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 ConfigFile = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A run config, configs/*.yaml.")]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", help="Hub id, directory or builtin:NAME; several times for several models."),
+    typer.Option(
+        "--model", "-m", help="Hub id, directory, builtin:NAME or shape:NAME; several times for several models."
+    ),
 ]
 Prompts = Annotated[
     list[str] | None, typer.Option("--prompts", "-p", help="Conversations: prompts/*.yaml; several times, globs too.")

@@ -15,9 +15,10 @@ def labelled(models: Sequence[ModelSpec]) -> tuple[tuple[ModelSpec, ...], list[P
     """The models with a label each, and those that cannot be told apart.
 
     The default label is the last part of the name (`tiiuae/falcon-7b-instruct` → `falcon-7b-instruct`, `builtin:pico` →
-    `pico`). Models that would share it are told apart by what differs: `pico dtype=float32`.
+    `pico`), and says where weights are random. Models that would share it are told apart by what differs: `pico
+    dtype=float32`.
     """
-    short = [spec.label or _short(spec.model) for spec in models]
+    short = [spec.label or _marked(_short(spec.model), spec) for spec in models]
     labels = []
     for spec, name in zip(models, short, strict=True):
         rivals = [other for other, theirs in zip(models, short, strict=True) if theirs == name and other is not spec]
@@ -31,8 +32,13 @@ def labelled(models: Sequence[ModelSpec]) -> tuple[tuple[ModelSpec, ...], list[P
 
 
 def _short(model: str) -> str:
-    name = re.sub(r"^(builtin|scripted):", "", model).rstrip("/").rpartition("/")[2]
-    return name.removesuffix(".yaml") or model
+    name = re.sub(r"^(builtin|scripted|shape):", "", model).rstrip("/")
+    name = name.removesuffix("/config.json").rpartition("/")[2]
+    return name.removesuffix(".yaml").removesuffix(".json") or model
+
+
+def _marked(name: str, spec: ModelSpec) -> str:
+    return f"{name} (random weights)" if spec.weights == "random" else name
 
 
 def _told_apart(name: str, spec: ModelSpec, rivals: Sequence[ModelSpec]) -> str:
@@ -42,7 +48,7 @@ def _told_apart(name: str, spec: ModelSpec, rivals: Sequence[ModelSpec]) -> str:
         if field != "label" and any(getattr(rival, field) != getattr(spec, field) for rival in rivals)
     ]
     if "model" in different:
-        name = spec.model
+        name = _marked(spec.model, spec)
         different = [field for field in different if _differs_for(field, spec, rivals)]
     return " ".join([name, *(f"{field}={_said(getattr(spec, field))}" for field in different)])
 

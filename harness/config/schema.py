@@ -9,6 +9,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
@@ -40,7 +41,9 @@ def _or_say(expected: str) -> WrapValidator:
 class ModelSpec(Shape):
     """What to load."""
 
-    model: Annotated[str, Field(min_length=1, description="Hub id, directory, builtin:NAME or scripted:FILE")]
+    model: Annotated[
+        str, Field(min_length=1, description="Hub id, directory, builtin:NAME, shape:NAME or scripted:FILE")
+    ]
     label: Annotated[
         str | None, Field(min_length=1, description="Name in reports; default: the last part of the model's name")
     ] = None
@@ -89,7 +92,31 @@ class ModelSpec(Shape):
     def _short_form(cls, value: Any) -> Any:
         if not isinstance(value, (str, dict, ModelSpec)):
             raise PydanticCustomError("several", "should be the name of a model or a mapping")
-        return {"model": value} if isinstance(value, str) else value
+        value = {"model": value} if isinstance(value, str) else value
+        # A shape has no weights to be saved, so it need not be said that they are made.
+        if isinstance(value, dict) and str(value.get("model", "")).startswith("shape:"):
+            return {"weights": "random", **value}
+        return value
+
+    @field_validator("weights")
+    @classmethod
+    def _there_are_such_weights(cls, weights: Weights, others: ValidationInfo) -> Weights:
+        model = others.data.get("model", "")
+        kind, _, name = model.partition(":")
+        if kind == "shape" and name and weights == "saved":
+            raise ValueError(f"{model} is a shape, which has no saved weights: leave weights out")
+        if kind in ("builtin", "scripted") and name and weights == "random":
+            raise ValueError(f"{model} comes with what it says: random is for a Hub id, a directory or a shape")
+        if weights == "random" and others.data.get("quantization") is not None:
+            raise ValueError("random weights cannot be quantised: leave quantization out, or choose a dtype")
+        return weights
+
+    @field_validator("revision")
+    @classmethod
+    def _has_revisions(cls, revision: str | None, others: ValidationInfo) -> str | None:
+        if revision is not None and others.data.get("model", "").startswith("shape:"):
+            raise ValueError("a shape has no revisions: leave revision out")
+        return revision
 
 
 class ConversationFilter(Shape):

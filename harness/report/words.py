@@ -27,6 +27,7 @@ def matrix(run: Run) -> str:
 
 def lane(run: Run) -> str:
     """The choices that change what the numbers mean."""
+    random = [str(model["label"]) for model in run.plan["models"] if model.get("weights") == "random"]
     engines = sorted({str(model.get("engine")) for model in run.plan["models"]})
     caches = sorted({str(model.get("kv_cache")) for model in run.plan["models"]})
     levels = [str(level) for level in run.plan.get("concurrency", [1])]
@@ -37,6 +38,7 @@ def lane(run: Run) -> str:
             f"kv_cache: {', '.join(caches)}",
             f"engine: {', '.join(engines)}",
             *([f"concurrency: {', '.join(levels)}"] if levels != ["1"] else []),
+            *([f"random weights: {', '.join(random)}"] if random else []),
         ]
     )
 

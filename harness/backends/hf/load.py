@@ -17,16 +17,19 @@ from harness.backends.hf.backend import HfBackend
 from harness.backends.hf.cache import why_not_reusable
 from harness.backends.hf.engines import NOT_STOCK, demand_engine, demand_loaded, make_crank
 from harness.backends.hf.formats import Format, choose_format
-from harness.backends.hf.generate import input_device, stream_on_time, synchronize
+from harness.backends.hf.generate import free_memory, input_device, stream_on_time, synchronize
+from harness.backends.hf.random_weights import SEED, random_model
+from harness.backends.hf.roofline import roofline
 from harness.backends.hf.settings import nothing_set, own_parameters
-from harness.backends.hf.source import Source, commit_of, context_tokens, explained, open_source
+from harness.backends.hf.source import Source, commit_of, context_tokens, explained, generation_config, open_source
 from harness.backends.seam import LoadReport
 from harness.config.schema import ChatFormat, ModelSpec
 from harness.errors import ModelError
 from harness.meters.clock import real_clock
 from harness.meters.gauges import gauges_of
+from harness.meters.machine import Ceilings, ceilings
 from harness.meters.memory import host_rss_bytes
-from harness.records import Memory
+from harness.records import Memory, Roofline
 
 _PAGE = 4096  # bytes; larger pages are touched more than once, which does no harm
 
@@ -54,14 +57,16 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     with explained(spec):
         _first_forward(model)
     ready_ns = real_clock()
-    own = own_parameters(model.generation_config)
+    own = own_parameters(model.generation_config) if spec.weights == "saved" else generation_config(source)
     model.generation_config = nothing_set()  # see settings.py: what is not set must stay unset
     context = context_tokens(source.config)
     stream_on_time()
     demand_loaded(spec, model)
     with explained(spec):
         crank = make_crank(spec, model, context)
-    notices = [*form.notices, *_notices(spec, model, missing)]
+        roof = roofline(model, _ceilings(model))
+    free_memory()
+    notices = [*source.notices, *form.notices, *_notices(spec, model, missing)]
     gauges = gauges_of(_accelerators_of(model))  # new, so its peaks are what is in use now
     report = LoadReport(
         load_s=libraries_s + (ready_ns - started_ns) / 1e9 + (crank.compile_s or 0),
@@ -69,7 +74,8 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
         weights_s=(loaded_ns - imported_ns) / 1e9,
         first_forward_s=(ready_ns - loaded_ns) / 1e9,
         compile_s=crank.compile_s,
-        facts=_facts(source, model, form, gauges.read().memory),
+        roofline=roof,
+        facts=_facts(source, model, form, roof, gauges.read().memory),
         notices=tuple(notices),
     )
     return HfBackend(spec, model, source.tokenizer, form, own, context, report, gauges, crank)
@@ -85,13 +91,15 @@ def _load_weights(source: Source) -> tuple[PreTrainedModel, list[str]]:
     arguments: dict[str, Any] = {
         "dtype": spec.dtype,
         "device_map": spec.device_map,
-        # None takes pickled weights only where there are no safetensors.
-        "use_safetensors": True if spec.use_safetensors else None,
     }
     if spec.attn_implementation is not None:
         arguments["attn_implementation"] = spec.attn_implementation
     if spec.quantization is not None:
         arguments["quantization_config"] = _quantization(spec, spec.quantization)
+    if spec.weights == "random":
+        return random_model(source, arguments), []
+    # None takes pickled weights only where there are no safetensors.
+    arguments["use_safetensors"] = True if spec.use_safetensors else None
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained
     with explained(spec):
         model, info = from_pretrained(source.name, output_loading_info=True, **source.where, **arguments)
@@ -138,13 +146,23 @@ def _notices(spec: ModelSpec, model: PreTrainedModel, missing: list[str]) -> lis
     return notices
 
 
+def _ceilings(model: PreTrainedModel) -> Ceilings | None:
+    """What the model's device can do, computing in the model's dtype; None if parts of it are copied there to be used.
+
+    Where a model is spread over several accelerators, one works after the other: the ceilings are those of one.
+    """
+    if _offloaded(model):
+        return None
+    return ceilings(input_device(model), model.dtype)
+
+
 def _offloaded(model: PreTrainedModel) -> list[str]:
     placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
     slow = ("cpu", "disk") if torch.accelerator.is_available() else ("disk",)
     return [str(place) for place in placed.values() if str(place) in slow]
 
 
-def _facts(source: Source, model: PreTrainedModel, form: Format, memory: Memory) -> dict[str, Any]:
+def _facts(source: Source, model: PreTrainedModel, form: Format, roof: Roofline, memory: Memory) -> dict[str, Any]:
     placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {"": model.device}
     footprint: Any = model.get_memory_footprint
     quantizer = getattr(model, "hf_quantizer", None)
@@ -153,7 +171,11 @@ def _facts(source: Source, model: PreTrainedModel, form: Format, memory: Memory)
         "commit": commit_of(source),
         "class": type(model).__name__,
         "parameters": model.num_parameters(),
+        "weights": source.spec.weights,
+        "weights_seed": SEED if source.spec.weights == "random" else None,
         "weights_bytes": footprint(),
+        "kv_bytes_per_token": roof.kv_bytes_per_token,
+        "flops_per_token": roof.flops_per_token,
         "dtype": str(model.dtype).removeprefix("torch."),
         "quantization": getattr(quantizer.quantization_config.quant_method, "value", None)
         if quantizer is not None
@@ -162,6 +184,7 @@ def _facts(source: Source, model: PreTrainedModel, form: Format, memory: Memory)
         "devices": _device_names(model),
         "attention": getattr(model.config, "_attn_implementation", None),
         "context_tokens": context_tokens(source.config),
+        "tokenizer": "synthetic" if source.tokenizer_is_synthetic else "own",
         "vocabulary": len(source.tokenizer),
         **form.facts(),
         "memory_bytes": memory.peak_memory_bytes,

@@ -65,6 +65,6 @@ def preview(
         len(form.encode(prompt)),
         context,
         {label: one.effective for label, one in settled.items()},
-        (*form.notices, *engine, *notices),
+        (*source.notices, *form.notices, *engine, *notices),
         why_not_together=why_not_together(spec, source.config),
     )
