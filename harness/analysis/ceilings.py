@@ -36,6 +36,6 @@ def impossible(run: Run) -> Iterator[str]:
 def _sentence(model: str, metric: str, values: pd.Series[float]) -> str:
     return (
         f"{model}: {METRICS[metric].title.lower()} above {100 * IMPOSSIBLE:.0f} % in {len(values)} turns, up to "
-        f"{100 * values.max():.0f} %. That is impossible: the meter, the roofline or the clock is wrong; do not use its speeds "
-        "before it is found out."
+        f"{100 * values.max():.0f} %. That is impossible: the meter, the roofline or the clock is wrong; do not "
+        "use its speeds before it is found out."
     )

@@ -54,8 +54,8 @@ def context_limits(run: Run) -> pd.DataFrame:
 
 
 def limits_met(run: Run) -> pd.DataFrame:
-    """The rows of `context_limits` that are a finding: a conversation met a limit or ran out of memory, or there was one
-    that is there to find out, and then also where its script ended first."""
+    """The rows of `context_limits` that are a finding: a conversation met a limit or ran out of memory – or the run
+    plays one that is there to find out, and then its script may have ended first."""
     limits = context_limits(run)
     if any(TAG in conversation.get("tags", ()) for conversation in run.plan["conversations"]):
         return limits

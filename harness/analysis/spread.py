@@ -48,7 +48,7 @@ def spread(work: Codes, launch: Codes, times: Numbers) -> Spread:
     """
     _, launch = np.unique(launch, return_inverse=True)
     _, work = np.unique(work, return_inverse=True)
-    launches, kinds = int(launch.max(initial=-1)) + 1, int(work.max(initial=-1)) + 1
+    launches, kinds = int(launch.max(initial=0)) + 1, int(work.max(initial=-1)) + 1
     often = np.bincount(work * launches + launch, minlength=kinds * launches).reshape(kinds, launches)
     alike = (often == often[:, :1]).all(axis=1) & (often.sum(axis=1) > 1)
     kept = alike[work]

@@ -142,8 +142,11 @@ def _percent(share: float) -> str:
 def _spread_reasons(spreads: Mapping[str, Spread]) -> Iterator[Reason]:
     for metric, each in spreads.items():
         if each.turn_sd is not None and each.turn_sd > SPREAD_LIMIT and each.degrees >= DEGREES_TO_JUDGE:
-            fact = f"{METRICS[metric].title.lower()} of the very same work varies by {_percent(each.turn_sd)} within a launch"
-            yield Reason("spread", each.turn_sd, f"{fact} (limit {_percent(SPREAD_LIMIT)})")
+            fact = (
+                f"{METRICS[metric].title.lower()} of the very same work varies by {_percent(each.turn_sd)} within a "
+                f"launch (limit {_percent(SPREAD_LIMIT)})"
+            )
+            yield Reason("spread", each.turn_sd, fact)
 
 
 def _drift_reasons(drift: Drift | None) -> Iterator[Reason]:
@@ -151,8 +154,8 @@ def _drift_reasons(drift: Drift | None) -> Iterator[Reason]:
         yield Reason(
             "drift",
             abs(drift.change),
-            f"a token took {_percent(abs(drift.change))} {'more' if drift.change > 0 else 'less'} time in the last third of "
-            f"a launch than in the first (Kendall's τ, p = {drift.p:.2g})",
+            f"a token took {_percent(abs(drift.change))} {'more' if drift.change > 0 else 'less'} time in the last "
+            f"third of a launch than in the first (Kendall's τ, p = {drift.p:.2g})",
         )
 
 

@@ -9,8 +9,8 @@ THROUGHPUT = (
 STABILITY = (
     "Stability: how much the very same work (prompt, number of ids) differs in time, as standard deviations of "
     "logarithms: from launch to launch, and from turn to turn within one. Unstable is: more than "
-    f"{100 * SPREAD_LIMIT:.0f} % from turn to turn, a drift, throttled clocks, other processes, or a warm-up that never "
-    "settled."
+    f"{100 * SPREAD_LIMIT:.0f} % from turn to turn, a drift, throttled clocks, other processes, or a warm-up that "
+    "never settled."
 )
 PHASES = (
     "Phases: p50, and the share of the time of all turns together; the shares add up to the whole. Prefill ends with "
