@@ -20,7 +20,7 @@ from statistics import fmean, stdev
 import numpy as np
 import pandas as pd
 
-from harness.analysis.arrays import SETTING, View, groups, view
+from harness.analysis.arrays import SETTING, View, groups, means, view
 from harness.analysis.frames import Run
 from harness.analysis.stats import Estimate, t_quantile
 from harness.analysis.tables import Row, setting_of, table
@@ -56,26 +56,30 @@ def slope(points: pd.DataFrame, y: str, x: str) -> Estimate:
     Looks at places that are known in every launch. No value below `CONTEXTS_FOR_A_SLOPE` distinct x, or where no
     conversation has two of them.
     """
-    known = points[points[y].notna() & points[x].notna()]
-    everywhere = known.groupby("place")["launch"].transform("size") == known["launch"].nunique()
-    known = known[everywhere]
-    if known[x].nunique() < CONTEXTS_FOR_A_SLOPE:
+    known = (points[y].notna() & points[x].notna()).to_numpy()
+    launch, _ = pd.factorize(points["launch"].to_numpy()[known])
+    place, _ = pd.factorize(points["place"].to_numpy()[known])
+    everywhere = np.bincount(place)[place] == launch.max(initial=-1) + 1
+    xs, ys = (points[name].to_numpy(dtype=np.float64)[known][everywhere] for name in (x, y))
+    if len(pd.unique(xs)) < CONTEXTS_FOR_A_SLOPE:
         return Estimate(None)
-    level = known.groupby(["launch", "conversation"])
-    across, up = (known[name] - level[name].transform("mean") for name in (x, y))
-    by_launch = pd.DataFrame({"xy": across * up, "xx": across**2}).groupby(known["launch"]).sum()
-    if not (by_launch["xx"] > 0).all():
+    launch = launch[everywhere]
+    talk, talks = pd.factorize(points["conversation"].to_numpy()[known][everywhere])
+    level, levels = pd.factorize(launch * len(talks) + talk)
+    across, up = xs - means(level, xs), ys - means(level, ys)
+    squares = np.bincount(launch, weights=across**2)
+    if not (squares > 0).all():
         return Estimate(None)
-    slopes = (by_launch["xy"] / by_launch["xx"]).tolist()
+    slopes = (np.bincount(launch, weights=across * up) / squares).tolist()
     if len(slopes) > 1:
         middle = fmean(slopes)
         reach = t_quantile(len(slopes) - 1) * stdev(slopes) / math.sqrt(len(slopes))
         return Estimate(middle, middle - reach, middle + reach, "launches", len(slopes))
-    degrees = len(known) - level.ngroups - 1
+    degrees = len(xs) - len(levels) - 1
     if degrees < 1:
         return Estimate(slopes[0], n=1)
     rest = float(((up - slopes[0] * across) ** 2).sum())
-    reach = t_quantile(degrees) * math.sqrt(rest / degrees / float(by_launch["xx"].iloc[0]))
+    reach = t_quantile(degrees) * math.sqrt(rest / degrees / float(squares[0]))
     return Estimate(slopes[0], slopes[0] - reach, slopes[0] + reach, "one launch", 1)
 
 

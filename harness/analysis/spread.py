@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.analysis.arrays import means
+
 Numbers = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
@@ -56,19 +58,11 @@ def spread(work: Codes, launch: Codes, times: Numbers) -> Spread:
     if degrees < 1:
         return Spread()
     logs, launch = np.log(times[kept]), launch[kept]
-    rest = logs - _means(work[kept], logs)
-    effect = _means(launch, rest)
+    rest = logs - means(work[kept], logs)
+    effect = means(launch, rest)
     within = float(((rest - effect) ** 2).sum()) / degrees
     if launches < 2:
         return Spread(None, math.sqrt(within), degrees)
     per_launch = len(logs) / launches
     between = float((effect**2).sum()) / (launches - 1) - within
     return Spread(math.sqrt(max(0.0, between) / per_launch), math.sqrt(within), degrees)
-
-
-def _means(codes: Codes, values: Numbers) -> Numbers:
-    """For each value the mean of those with its code."""
-    counts = np.bincount(codes)
-    sums = np.bincount(codes, weights=values)
-    means: Numbers = (sums / np.maximum(counts, 1))[codes]
-    return means
