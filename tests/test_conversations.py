@@ -63,6 +63,18 @@ def test_a_file_becomes_conversations(tmp_path):
     assert pickle.loads(pickle.dumps(conversation)) == conversation
 
 
+def test_what_is_said_several_times_is_one_message(tmp_path):
+    text = "conversations:\n  - {id: a, turns: [{user: x y, times: 3}, {user: z}]}\n"
+    (conversation,) = load_conversations(written(tmp_path, text))
+    assert [turn.user for turn in conversation.turns] == ["x y x y x y", "z"]
+
+
+@pytest.mark.parametrize("times", ["0", "-1", "1.5", "many"])
+def test_times_is_a_number_from_one_on(tmp_path, times):
+    text = f"conversations:\n  - {{id: a, turns: [{{user: x, times: {times}}}]}}\n"
+    assert mistakes(tmp_path, text)[0].startswith("0.yaml:2:31: conversations.0.turns.0.times: should be ")
+
+
 def test_all_mistakes_of_all_files_are_one_list(tmp_path):
     first = """\
 conversations:

@@ -323,7 +323,7 @@ def test_a_machine_that_slows_down_is_found(tmp_path: Path) -> None:
     (drift,) = drifts(run)
     assert drift.change == pytest.approx(1.09 / 1.01 - 1, abs=0.01)  # repeats 4 and 5 against 0 and 1
     assert drift.matters
-    assert any(re.search("pico drifted: a token took (7|8|9)% more time", note) for note in notes(run))
+    assert any(re.search(r"pico is unstable \(drift\): a token took (7|8|9) % more time", note) for note in notes(run))
 
 
 def test_launches_that_merely_differ_are_no_drift(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 
 Array = npt.NDArray[Any]
+SETTING = ("model", "sampling", "concurrency")
+"""What tables have a row for: turns of different ones are never mixed."""
 STATES = ("done", "failed", "not_reached", "missing")
 """What the codes of `state` stand for."""
 
@@ -86,6 +88,24 @@ def groups(turns: pd.DataFrame, keys: Sequence[str], seen: View) -> Iterator[tup
     number = turns.groupby(list(keys), sort=False, observed=True).ngroup().to_numpy()
     order = np.argsort(number, kind="stable")
     starts = np.flatnonzero(np.diff(number[order], prepend=-1))
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
-        first = turns.iloc[int(order[start])]
-        yield tuple(first[key] for key in keys), View(seen.arrays, order[start:end])
+    keyed = turns[list(keys)].iloc[order[starts]].itertuples(index=False, name=None)
+    for values, start, end in zip(keyed, starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
+        yield values, View(seen.arrays, order[start:end])
+
+
+def by_launch(done: View, metric: str) -> Mapping[int, Array]:
+    """The values of a metric by launch, of the turns that have one in every launch: medians over different turns
+    would differ by their turns."""
+    known = done.where(~np.isnan(done[metric]))
+    launches = np.unique(known["launch"])
+    if len(launches) > 1:
+        turn = known["place"] * (int(known["repeat"].max()) + 1) + known["repeat"]
+        _, which, times = np.unique(turn, return_inverse=True, return_counts=True)
+        known = known.where(times[which] == len(launches))
+    launch, values = known["launch"], known[metric]
+    return {int(number): values[launch == number] for number in launches.tolist()}
+
+
+def means(codes: Array, values: Array) -> Array:
+    """For each value the mean of those with its code."""
+    return (np.bincount(codes, weights=values) / np.maximum(np.bincount(codes), 1))[codes]

@@ -90,9 +90,13 @@ COLUMNS: tuple[Column, ...] = (
     Column("temperature_c", "count", "of the hottest of the model's accelerators after the turn"),
     Column("sm_clock_mhz", "count", "of the slowest of the model's accelerators after the turn"),
     Column("throttle", "texts", "why clocks of the model's accelerators were held down, before or after the turn"),
-    Column("foreign_load", "real", "processors kept busy by other processes during the turn, on average"),
+    Column("device_processes", "count", "processes on the accelerator of the model that has the most, this one "
+           "included, before or after the turn"),
+    Column("foreign_load", "real", "processors kept busy by other processes during the turn, on average; "
+           "coarse for a short turn, even below 0"),
     Column("repetition", "real", "share of the reply that it had said before, by the definition of "
-           "`harness/conversations/repetition.py`; absent where replies are forced to a length, or come from random weights"),
+           "`harness/conversations/repetition.py`; absent where replies are forced to a length, or come from random "
+           "weights"),
     Column("itl_s", "reals", "gaps between consecutive ids, in seconds; absent if ids arrived several at a time"),
     *(Column(metric.name, "count" if metric.unit == "bytes" else "real", metric.definition)
       for metric in METRICS.values()),

@@ -195,6 +195,7 @@ def _devices(devices: pa.Array) -> dict[str, pa.Array]:
     """The state of the accelerators; the loop is over turns that have any."""
     hottest: list[int | None] = [None] * len(devices)
     slowest: list[int | None] = [None] * len(devices)
+    busiest: list[int | None] = [None] * len(devices)
     held_down: list[list[str] | None] = [None] * len(devices)
     for row in np.flatnonzero(_Lists(devices).size).tolist():
         told = devices[row].as_py()
@@ -202,19 +203,25 @@ def _devices(devices: pa.Array) -> dict[str, pa.Array]:
         states = [state for device in told for state in (device["before"], device["after"])]
         hottest[row] = max((s["temperature_c"] for s in after if s["temperature_c"] is not None), default=None)
         slowest[row] = min((s["sm_clock_mhz"] for s in after if s["sm_clock_mhz"] is not None), default=None)
+        busiest[row] = max((s["processes"] for s in states if s["processes"] is not None), default=None)
         held_down[row] = list(dict.fromkeys(reason for state in states for reason in state["throttle"] or ()))
     return {
         "temperature_c": pa.array(hottest, pa.int64()),
         "sm_clock_mhz": pa.array(slowest, pa.int64()),
+        "device_processes": pa.array(busiest, pa.int64()),
         "throttle": pa.array(held_down, pa.list_(pa.string())),
     }
 
 
 def _foreign_load(load: pa.Array) -> pa.Array:
-    """How many processors other processes kept busy, on average over the turn."""
+    """How many processors other processes kept busy, on average over the turn.
+
+    Not cut off at 0: the kernel counts the machine's time in steps, which a short turn meets or misses, and only with
+    its signs does the error vanish from a mean over turns.
+    """
     wall, own, busy = (_numbers(_field(load, name)) for name in ("wall_s", "own_s", "busy_s"))
     others = np.full(len(load), NAN)
-    np.divide(np.maximum(busy - own, 0.0), wall, out=others, where=wall > 0)
+    np.divide(busy - own, wall, out=others, where=wall > 0)
     return _real(others)
 
 

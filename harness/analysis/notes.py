@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from harness.analysis.drift import drifts
+from harness.analysis.ceilings import impossible
 from harness.analysis.frames import Run
 from harness.analysis.samples import sampler_note
+from harness.analysis.stability import instabilities, stabilities
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE
 
 
@@ -29,12 +30,6 @@ def speed_caption(run: Run) -> str:
     return (
         f"Speed: the conversations are fixed, the {n} launches are the sample; p50 with 95 % intervals over launches."
     )
-
-
-THROUGHPUT = (
-    "Throughput: tokens and turns per second of busy time, which is what the answered turns of a launch cover together;"
-    " bookkeeping between steps is not counted. TTFT and TPOT are p50 of a turn that shares the machine with others."
-)
 
 
 def notes(run: Run) -> tuple[str, ...]:
@@ -76,12 +71,8 @@ def notes(run: Run) -> tuple[str, ...]:
         found.append("length: natural – replies differ in length; tok/s and end-to-end time depend on it, TPOT hardly.")
     if run.plan["length"] == "fixed":
         found.append("length: fixed – replies are forced to their length: read speed here, not eloquence.")
-    found += [
-        f"{drift.model} drifted: a token took {abs(drift.change):.0%} {'more' if drift.change > 0 else 'less'} time in "
-        f"the last third of a launch than in the first (Kendall's τ, p = {drift.p:.2g}); look for heat."
-        for drift in drifts(run)
-        if drift.matters
-    ]
+    found += instabilities(stabilities(run))
+    found += impossible(run)
     return tuple(found)
 
 

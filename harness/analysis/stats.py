@@ -89,7 +89,7 @@ def typical(by_launch: Mapping[int, Values]) -> Estimate:
     if value is None or min(medians) <= 0:  # a clock too coarse for this quantity: it has no logarithm
         return Estimate(value, n=len(medians))
     logs = [math.log(value) for value in medians]
-    reach = math.exp(_t(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs)))
+    reach = math.exp(t_quantile(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs)))
     return Estimate(value, value / reach, value * reach, "launches", n=len(launches))
 
 
@@ -130,7 +130,7 @@ def pass_rate(passed: Values, total: Values, turns: int) -> Estimate:
         return Estimate(rate, n=clusters)
     spread = float(((met - rate * due) ** 2).sum())
     variance = clusters / (clusters - 1) * spread / float(due.sum()) ** 2
-    low, high = wilson(rate, effective_size(rate, variance, clusters, turns), _t(clusters - 1))
+    low, high = wilson(rate, effective_size(rate, variance, clusters, turns), t_quantile(clusters - 1))
     basis: Basis = "conversations" if clusters >= CONVERSATIONS_TO_GENERALISE else "few conversations"
     return Estimate(rate, low, high, basis, clusters)
 
@@ -152,5 +152,6 @@ def wilson(rate: float, n: float, quantile: float) -> tuple[float, float]:
     return max(0.0, min(rate, centre - reach)), min(1.0, max(rate, centre + reach))  # rounding aside, it holds the rate
 
 
-def _t(degrees: int) -> float:
+def t_quantile(degrees: int) -> float:
+    """Student's t at the confidence of all intervals, two-sided."""
     return float(t.ppf((1 + CONFIDENCE) / 2, degrees))

@@ -9,35 +9,31 @@ never mixed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.analysis.arrays import STATES, Array, View, groups, view
+from harness.analysis.arrays import SETTING, STATES, Array, View, by_launch, groups, view
 from harness.analysis.frames import Run
 from harness.analysis.ledger import Ledger, ledger
+from harness.analysis.stability import SPREAD_OF, Stability, stabilities
 from harness.analysis.stats import Estimate, centre, median, pass_rate, percentile, typical
+from harness.analysis.tables import Row, table
 
 SPEED = ("ttft_s", "tpot_s", "output_tokens_per_s", "e2e_s")
 """The speed metrics of a setting, each with p50 and interval."""
 TAILS = ("ttft_s", "tpot_s")
 """Those with p95 and p99, where there are samples enough."""
 _OF_TURNS = ("prompt_tokens", "cached_tokens", "completion_tokens", "tokens_left", "dropped_messages")
-_MEMORY = ("peak_memory_bytes", "device_used_bytes", "host_rss_bytes")
-_LOOKED_AT = (*SPEED, *_OF_TURNS, *_MEMORY, "prefill_s", "checks_passed", "repetition")
-SETTING = ("model", "sampling", "concurrency")
+_MEMORY = ("peak_memory_bytes", "device_used_bytes", "host_rss_bytes", "kv_cache_bytes")
+EFFORT = ("energy_j", "energy_per_token_j", "bandwidth_utilisation", "prefill_flop_utilisation")
+"""What a turn took of the machine, and how much of the machine's best that is: each with its p50."""
+STEADINESS = tuple(f"{metric}_{name}" for metric in SPREAD_OF for name in ("launch_sd", "turn_sd"))
+"""How much the very same work differs, as standard deviations of logarithms (`spread.Spread`)."""
+_LOOKED_AT = (*SPEED, *_OF_TURNS, *_MEMORY, *EFFORT, "prefill_s", "checks_passed", "repetition")
 
-_DTYPES = {
-    **dict.fromkeys(("run_id", "model", "sampling", "conversation_id", "checks_basis", "speed_basis"), "string"),
-    **dict.fromkeys(("concurrency", "turn_index", "launches", "conversations", "turns", *STATES), "Int64"),
-    **dict.fromkeys(_MEMORY, "Int64"),
-}
-"""Everything else is a real number."""
-
-Row = dict[str, Any]
 _Summary = Callable[[Row, View, Ledger], Row]
 """(the keys of a group, its turns, what checks they were to meet) → its row"""
 
@@ -48,9 +44,12 @@ def by_setting(run: Run) -> pd.DataFrame:
     Columns: run_id model sampling concurrency launches conversations turns done failed not_reached missing; checks_rate
     checks_low checks_high checks_basis; for every metric of `SPEED` its _p50 _low _high, of `TAILS` its _p95 _p99,
     and speed_basis; completion_tokens_p50 completion_tokens_mean; truncated_rate (None under length: fixed, where
-    every reply is cut off on purpose); repetition_mean; the most of peak_memory_bytes, device_used_bytes and
-    host_rss_bytes over the turns; load_s and first_turn_s (medians over the model's launches).
+    every reply is cut off on purpose); repetition_mean; the most of peak_memory_bytes, device_used_bytes,
+    host_rss_bytes and kv_cache_bytes over the turns; of `EFFORT` the _p50; load_s and first_turn_s (medians over the
+    model's launches); stability (the badge of `stability.Stability`) and what it goes by: ttft_s_launch_sd
+    ttft_s_turn_sd tpot_s_launch_sd tpot_s_turn_sd and foreign_load.
     """
+    steady = {(each.model, each.sampling, each.concurrency): each for each in stabilities(run)}
     loads = {name: run.launches.groupby("model")[name].median() for name in ("load_s", "first_turn_s")}
 
     def row(keys: Row, turns: View, checks: Ledger) -> Row:
@@ -63,11 +62,13 @@ def by_setting(run: Run) -> pd.DataFrame:
             "checks_basis": passed.basis,
             **_speeds(done),
             **{f"{name}_p{q}": percentile(done.known(name), q) for name in TAILS for q in (95, 99)},
-            "speed_basis": typical(_by_launch(done, "e2e_s")).basis,
+            "speed_basis": typical(by_launch(done, "e2e_s")).basis,
             "completion_tokens_p50": _middle(_answered(done).known("completion_tokens")),
             **_behaviour(turns),
             **{name: max(done.known(name).tolist(), default=None) for name in _MEMORY},
+            **{f"{name}_p50": centre(by_launch(done, name)) for name in EFFORT},
             **{name: loads[name].get(keys["model"]) for name in loads},
+            **_steadiness(steady[keys["model"], keys["sampling"], keys["concurrency"]]),
         }
 
     return _table(run, SETTING, row)
@@ -92,7 +93,7 @@ def by_turn(run: Run) -> pd.DataFrame:
             **_counts(turns),
             "checks_rate": _pass_rate(keys, turns, checks).value,
             **{f"{name}_p50": _middle(done.known(name)) for name in _OF_TURNS},
-            "prefill_s_p50": centre(_by_launch(done, "prefill_s")),
+            "prefill_s_p50": centre(by_launch(done, "prefill_s")),
             **_speeds(done),
         }
 
@@ -108,7 +109,7 @@ def by_conversation(run: Run) -> pd.DataFrame:
             **_counts(turns),
             "checks_rate": _pass_rate(keys, turns, checks).value,
             **_behaviour(turns),
-            "e2e_s_p50": centre(_by_launch(turns.done, "e2e_s")),
+            "e2e_s_p50": centre(by_launch(turns.done, "e2e_s")),
         }
 
     return _table(run, (*SETTING, "conversation_id"), row)
@@ -120,10 +121,7 @@ def _table(run: Run, keys: Sequence[str], row: _Summary) -> pd.DataFrame:
     for values, turns in groups(run.turns, keys, everything):
         named = dict(zip(keys, values, strict=True))
         rows.append({"run_id": run.run_id, **named, **row(named, turns, checks)})
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return pd.DataFrame(
-        {name: pd.Series([row.get(name) for row in rows], dtype=_DTYPES.get(name, "Float64")) for name in names}
-    )
+    return table(rows, dict.fromkeys(name for row in rows for name in row))
 
 
 def _played(turns: View) -> View:
@@ -149,6 +147,18 @@ def _behaviour(turns: View) -> Row:
     }
 
 
+def _steadiness(found: Stability) -> Row:
+    return {
+        "stability": found.badge,
+        **{
+            f"{metric}_{name}": getattr(each, name)
+            for metric, each in found.spreads.items()
+            for name in ("launch_sd", "turn_sd")
+        },
+        "foreign_load": found.foreign_load,
+    }
+
+
 def _babble(turns: View) -> bool:
     """Whether replies mean nothing: they are forced to a length, or come from random weights."""
     return bool(turns["fixed"].any() or turns["random"].any())
@@ -171,25 +181,12 @@ def _speeds(done: View) -> Row:
     return {
         name: value
         for metric in SPEED
-        for name, value in _with_interval(metric, "p50", typical(_by_launch(done, metric))).items()
+        for name, value in _with_interval(metric, "p50", typical(by_launch(done, metric))).items()
     }
 
 
 def _with_interval(name: str, point: str, estimate: Estimate) -> Row:
     return {f"{name}_{point}": estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
-def _by_launch(done: View, metric: str) -> Mapping[int, Array]:
-    """The values of a metric by launch, of the turns that have one in every launch: medians over different turns
-    would differ by their turns."""
-    known = done.where(~np.isnan(done[metric]))
-    launches = np.unique(known["launch"])
-    if len(launches) > 1:
-        turn = known["place"] * (int(known["repeat"].max()) + 1) + known["repeat"]
-        _, which, times = np.unique(turn, return_inverse=True, return_counts=True)
-        known = known.where(times[which] == len(launches))
-    launch, values = known["launch"], known[metric]
-    return {int(number): values[launch == number] for number in launches.tolist()}
 
 
 def _middle(values: Array) -> float | None:

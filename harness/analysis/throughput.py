@@ -13,9 +13,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from harness.analysis.arrays import SETTING
 from harness.analysis.frames import Run
 from harness.analysis.stats import Estimate, typical
-from harness.analysis.summary import SETTING, by_setting
+from harness.analysis.summary import by_setting
 
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 """Of a turn, as those who wait for it see it: from `by_setting`."""

@@ -45,6 +45,9 @@ class TurnShape(Shape):
     user: Annotated[
         str, Field(description="What the user says; {{ name }} is replaced by what an earlier turn captured")
     ]
+    times: Annotated[
+        int, Field(ge=1, description="How often the user says it, in one message: filler for long prompts")
+    ] = 1
     assistant: Annotated[str | None, Field(description="The gold reply, fed on by history: scripted")] = None
     expect: _Expect = Field(default_factory=list)
     capture: dict[str, str] = Field(
@@ -108,7 +111,8 @@ def _conversation(shape: ConversationShape, source: str) -> Conversation:
     return Conversation(
         id=shape.id,
         turns=tuple(
-            Turn(turn.user, turn.assistant, read_checks(turn.expect, ())[0], turn.capture) for turn in shape.turns
+            Turn(" ".join([turn.user] * turn.times), turn.assistant, read_checks(turn.expect, ())[0], turn.capture)
+            for turn in shape.turns
         ),
         tags=tuple(shape.tags),
         language=shape.language,

@@ -8,23 +8,24 @@ that may hold foreign text – labels, messages, check names – is escaped.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from harness.analysis.context_limit import limits_met
 from harness.analysis.frames import Run
-from harness.analysis.notes import THROUGHPUT, behaviour_caption, notes, speed_caption
-from harness.analysis.summary import by_conversation, by_setting, by_turn
+from harness.analysis.growth import growth
+from harness.analysis.notes import behaviour_caption, notes, speed_caption
+from harness.analysis.phases import by_phase
+from harness.analysis.summary import STEADINESS, by_conversation, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
 from harness.analysis.transcripts import Answer, Exchange, transcripts
-from harness.report.units import ABSENT, count, interval, memory, ms, number, percent, percents, printable
+from harness.report import markdown_tables as tables
+from harness.report.captions import COLD_START, GROWTH, LIMITS, PHASES, STABILITY, THROUGHPUT
+from harness.report.markdown_tables import escaped
+from harness.report.units import ABSENT, ms, number, printable
 from harness.report.words import lane, machine, matrix
-
-_SPECIAL = re.compile(r"([\\`*\[\]|~#<>&]|(?<!\w)_|_(?!\w))")
-"""What can mean something within a line; an underscore inside a word cannot (CommonMark §6.2)."""
-_Columns = Mapping[str, Callable[[Mapping[Any, Any]], str]]
-"""Header → what to show of a row."""
 
 
 def markdown(run: Run) -> str:
@@ -41,22 +42,24 @@ def _page(run: Run) -> Iterator[str]:
         yield "## Beware\n"
         yield _list(*warnings)
     yield "## Behaviour by setting\n"
-    yield _table(settings, {**_LABELS, **_STATES, **_BEHAVIOUR})
+    yield tables.table(settings, {**tables.LABELS, **tables.STATES, **tables.BEHAVIOUR})
     yield behaviour_caption(run) + " A turn that failed or was not reached fails all its checks.\n"
     yield "## Speed by setting\n"
-    yield _table(settings, {**_LABELS, **_SPEED, **_MEMORY})
+    yield tables.table(settings, {**tables.LABELS, **tables.SPEED, **tables.MEMORY})
     yield speed_caption(run) + " p95 from 60 turns on, p99 from 300.\n"
     if has_levels(run):
         yield "## Throughput\n"
-        yield _table(throughput(run), {**_LABELS, **_THROUGHPUT})
+        yield tables.table(throughput(run), {**tables.LABELS, **tables.THROUGHPUT})
         yield THROUGHPUT + "\n"
+    yield from _beside_speed(run, settings)
     yield "## By turn\n"
-    yield _table(by_turn(run), {**_LABELS, **_BY_TURN})
+    yield tables.table(by_turn(run), {**tables.LABELS, **tables.BY_TURN})
     yield "p50 of the turns at each position. Prefill ends with the first id: it holds the first sample and one sync.\n"
     yield "## By conversation\n"
-    yield _table(by_conversation(run), {**_LABELS, **_BY_CONVERSATION})
+    yield tables.table(by_conversation(run), {**tables.LABELS, **tables.BY_CONVERSATION})
     yield "## Launches\n"
-    yield _table(run.launches, _LAUNCHES)
+    yield tables.table(run.launches, tables.LAUNCHES)
+    yield COLD_START + "\n"
     yield "\n".join(_loaded(run.manifest["launches"])) + "\n"
     yield "## Environment\n"
     yield "\n".join(_environment(run.manifest["environment"])) + "\n"
@@ -74,13 +77,28 @@ def _page(run: Run) -> Iterator[str]:
         yield from _exchange(run, exchange)
 
 
+def _beside_speed(run: Run, settings: pd.DataFrame) -> Iterator[str]:
+    """What there is to say about the speeds: how steady they are, where the time goes, what a growing context costs."""
+    if settings[["stability", *STEADINESS]].notna().any(axis=None):
+        yield "## Stability\n"
+        yield tables.table(settings, {**tables.LABELS, **tables.STABILITY})
+        yield STABILITY + "\n"
+    yield "## Where the time goes\n"
+    yield tables.table(by_phase(run), {**tables.LABELS, **tables.BY_PHASE})
+    yield PHASES + "\n"
+    slopes, limits = growth(run), limits_met(run)
+    if len(slopes):
+        yield "## Growth\n"
+        yield tables.table(slopes, {**tables.LABELS, **tables.GROWTH})
+        yield GROWTH + "\n"
+    if len(limits):
+        yield "## Largest context\n"
+        yield tables.table(limits, {**tables.LABELS, **tables.LIMITS})
+        yield LIMITS + "\n"
+
+
 def _list(*lines: str) -> str:
     return "\n".join(f"- {escaped(line)}" for line in lines) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Foreign text within a line of Markdown: one line, nothing in it means anything."""
-    return _SPECIAL.sub(r"\\\1", " ".join(printable(text).split()))
 
 
 def fenced(text: str) -> str:
@@ -88,134 +106,6 @@ def fenced(text: str) -> str:
     shown = printable(text)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", shown)), default=0))
     return f"{fence}text\n{shown}\n{fence}\n"
-
-
-def _between(name: str, shown: Callable[[Any], str]) -> Callable[[Mapping[Any, Any]], str]:
-    """A p50 followed by its interval."""
-
-    def cell(row: Mapping[Any, Any]) -> str:
-        inside = interval(row[f"{name}_low"], row[f"{name}_high"], shown)
-        return shown(row[f"{name}_p50"]) + (f" ({inside})" if inside else "")
-
-    return cell
-
-
-def _rate(row: Mapping[Any, Any]) -> str:
-    inside = percents(row["checks_low"], row["checks_high"])
-    return percent(row["checks_rate"]) + (f" ({inside})" if inside else "")
-
-
-def _of(name: str, shown: Callable[[Any], str]) -> Callable[[Mapping[Any, Any]], str]:
-    return lambda row: shown(row[name])
-
-
-def _text(value: Any) -> str:
-    return "" if pd.isna(value) else escaped(str(value))
-
-
-_LABELS: _Columns = {
-    "model": _of("model", _text),
-    "sampling": _of("sampling", _text),
-    "concurrency": _of("concurrency", count),
-}
-_STATES: _Columns = {
-    name.replace("_", " "): _of(name, count) for name in ("turns", "done", "failed", "not_reached", "missing")
-}
-_BEHAVIOUR: _Columns = {
-    "checks passed": _rate,
-    "tokens p50": _of("completion_tokens_p50", count),
-    "tokens mean": _of("completion_tokens_mean", number),
-    "cut off": _of("truncated_rate", percent),
-    "repetition": _of("repetition_mean", percent),
-}
-_SPEED: _Columns = {
-    "TTFT ms": _between("ttft_s", ms),
-    "TTFT p95": _of("ttft_s_p95", ms),
-    "TTFT p99": _of("ttft_s_p99", ms),
-    "TPOT ms": _between("tpot_s", ms),
-    "TPOT p95": _of("tpot_s_p95", ms),
-    "TPOT p99": _of("tpot_s_p99", ms),
-    "tok/s": _between("output_tokens_per_s", number),
-    "end to end ms": _between("e2e_s", ms),
-}
-_MEMORY: _Columns = {
-    "GPU memory": _of("peak_memory_bytes", memory),
-    "device in use": _of("device_used_bytes", memory),
-    "host memory": _of("host_rss_bytes", memory),
-    "load s": _of("load_s", number),
-    "first turn ms": _of("first_turn_s", ms),
-}
-_THROUGHPUT: _Columns = {
-    "turns": _of("turns", count),
-    "answered together": _of("batch_size_mean", number),
-    "tok/s": _between("output_tokens_per_s", number),
-    "turns/s": _between("turns_per_s", number),
-    "speed-up": _between("speedup", number),
-    "TTFT ms": _between("ttft_s", ms),
-    "TPOT ms": _between("tpot_s", ms),
-    "end to end ms": _between("e2e_s", ms),
-}
-_BY_TURN: _Columns = {
-    "turn": _of("turn_index", count),
-    "turns": _of("turns", count),
-    "done": _of("done", count),
-    "prompt tokens": _of("prompt_tokens_p50", count),
-    "cached": _of("cached_tokens_p50", count),
-    "tokens": _of("completion_tokens_p50", count),
-    "left": _of("tokens_left_p50", count),
-    "dropped messages": _of("dropped_messages_p50", count),
-    "checks passed": _of("checks_rate", percent),
-    "prefill ms": _of("prefill_s_p50", ms),
-    "TTFT ms": _between("ttft_s", ms),
-    "TPOT ms": _between("tpot_s", ms),
-    "tok/s": _between("output_tokens_per_s", number),
-}
-_BY_CONVERSATION: _Columns = {
-    "conversation": _of("conversation_id", _text),
-    **_STATES,
-    "checks passed": _of("checks_rate", percent),
-    "tokens mean": _of("completion_tokens_mean", number),
-    "cut off": _of("truncated_rate", percent),
-    "repetition": _of("repetition_mean", percent),
-    "end to end ms": _of("e2e_s_p50", ms),
-}
-_LAUNCHES: _Columns = {
-    "model": _of("model", _text),
-    "launch": _of("launch", count),
-    "load s": _of("load_s", number),
-    "imports s": _of("import_s", number),
-    "weights s": _of("weights_s", number),
-    "first forward s": _of("first_forward_s", number),
-    "first turn ms": _of("first_turn_s", ms),
-    "error": _of("error", _text),
-}
-
-
-def _table(frame: pd.DataFrame, columns: _Columns) -> str:
-    """A table of the columns that have something to say in any row."""
-    rows = frame.to_dict("records")
-    cells = {header: [show(row) for row in rows] for header, show in columns.items()}
-    silent = {ABSENT, ""}
-    told = {
-        header: column
-        for header, column in cells.items()
-        if header in _ALWAYS or set(column) - silent - _UNREMARKABLE.get(header, set())
-    }
-    lines = [_line(list(told)), _line(["---" if header in _TEXTS else "---:" for header in told])]
-    lines += [_line([column[index] for column in told.values()]) for index in range(len(rows))]
-    return "\n".join(lines) + "\n"
-
-
-_ALWAYS = {"model", "sampling"}
-_UNREMARKABLE = {
-    "failed": {"0"}, "not reached": {"0"}, "missing": {"0"}, "dropped messages": {"0"}, "concurrency": {"1"},
-}  # fmt: skip
-"""Columns that are left out where they say nothing but this."""
-_TEXTS = {"model", "sampling", "conversation", "error"}
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -10,11 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis.context_limit import limits_met
 from harness.analysis.frames import Run
-from harness.analysis.notes import THROUGHPUT, behaviour_caption, notes, speed_caption
-from harness.analysis.summary import by_setting, by_turn
+from harness.analysis.notes import behaviour_caption, notes, speed_caption
+from harness.analysis.phases import by_phase
+from harness.analysis.summary import STEADINESS, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
-from harness.report.units import count, interval, memory, ms, number, percent, percents, printable
+from harness.metrics import PHASES
+from harness.report import captions
+from harness.report.units import count, interval, memory, ms, number, percent, percents, printable, share
 from harness.report.words import lane, machine, matrix
 
 _ROWS_BY_TURN = 24
@@ -32,6 +36,14 @@ def show(run: Run, console: Console) -> None:
         tables.append(_throughput(throughput(run)))
     if turns["turn_index"].nunique() > 1 and len(turns) <= _ROWS_BY_TURN:
         tables.append(_by_turn(turns))
+    phases = by_phase(run)
+    if phases["turns"].sum():
+        tables.append(_phases(phases))
+    if settings[list(STEADINESS)].notna().any(axis=None):
+        tables.append(_stability(settings))
+    limits = limits_met(run)
+    if len(limits):
+        tables.append(_limits(limits))
     for table in tables:
         console.print()
         console.print(table)
@@ -64,8 +76,10 @@ def _speed(settings: pd.DataFrame, caption: str) -> Table:
     headers = ["TTFT ms", "TPOT ms", "tok/s", "GPU memory" if accelerated else "host memory", "load s"]
     table = _table(caption, settings, headers)
     for row in settings.to_dict("records"):
+        model, *rest = _label(settings, row)
         table.add_row(
-            *_label(settings, row),
+            _badged(model, row["stability"]),
+            *rest,
             _with(ms(row["ttft_s_p50"]), interval(row["ttft_s_low"], row["ttft_s_high"], ms)),
             _with(ms(row["tpot_s_p50"]), interval(row["tpot_s_low"], row["tpot_s_high"], ms)),
             _with(
@@ -74,6 +88,46 @@ def _speed(settings: pd.DataFrame, caption: str) -> Table:
             ),
             memory(row["peak_memory_bytes"] if accelerated else row["host_rss_bytes"]),
             number(row["load_s"]),
+        )
+    return table
+
+
+def _phases(phases: pd.DataFrame) -> Table:
+    table = _table(captions.PHASES, phases, [*(name.removesuffix("_s") for name in PHASES), "e2e ms"])
+    for row in phases.to_dict("records"):
+        table.add_row(
+            *_label(phases, row),
+            *(_with(ms(row[f"{name}_p50"]), percent(row[f"{name}_share"])) for name in PHASES),
+            ms(row["e2e_s_p50"]),
+        )
+    return table
+
+
+def _stability(settings: pd.DataFrame) -> Table:
+    headers = ["TTFT launches", "turns", "TPOT launches", "turns", "others busy"]
+    table = _table(captions.STABILITY, settings, headers)
+    for row in settings.to_dict("records"):
+        table.add_row(
+            *_label(settings, row),
+            *(share(row[name]) for name in STEADINESS),
+            number(row["foreign_load"]),
+        )
+    return table
+
+
+def _limits(limits: pd.DataFrame) -> Table:
+    accelerated = limits["peak_memory_bytes"].notna().any()
+    headers = ["answered", "not answered", "model's", "GPU memory" if accelerated else "host memory"]
+    table = _table(captions.LIMITS, limits, headers)
+    table.add_column("ended by", overflow="fold")
+    for row in limits.to_dict("records"):
+        table.add_row(
+            *_label(limits, row),
+            count(row["answered_tokens"]),
+            count(row["unanswered_tokens"]),
+            count(row["context_tokens"]),
+            memory(row["peak_memory_bytes"] if accelerated else row["host_rss_bytes"]),
+            row["ended_by"],
         )
     return table
 
@@ -100,7 +154,7 @@ def _by_turn(turns: pd.DataFrame) -> Table:
 
 def _throughput(levels: pd.DataFrame) -> Table:
     headers = ["together", "tok/s", "turns/s", "speed-up", "TTFT ms", "TPOT ms"]
-    table = _table(THROUGHPUT, levels, headers)
+    table = _table(captions.THROUGHPUT, levels, headers)
     for row in levels.to_dict("records"):
         table.add_row(
             *_label(levels, row),
@@ -128,6 +182,12 @@ def _label(rows: pd.DataFrame, row: Mapping[Any, Any]) -> list[Text]:
     """Of which setting a row is; the level of concurrency is said where any row has one above 1."""
     level = [Text(count(row["concurrency"]))] if _leveled(rows) else []
     return [Text(printable(row["model"])), Text(printable(row["sampling"])), *level]
+
+
+def _badged(model: Text, stability: Any) -> Text:
+    """The model over the word that its speeds are not to be trusted."""
+    unstable = pd.notna(stability) and stability.startswith("unstable")
+    return Text.assemble(model, ("\nunstable", "yellow")) if unstable else model
 
 
 def _leveled(rows: pd.DataFrame) -> bool:

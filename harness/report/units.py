@@ -43,6 +43,16 @@ def percent(rate: Any) -> str:
     return f"{shown} %"
 
 
+def share(rate: Any) -> str:
+    """A rate as per cent with three digits, for what is small."""
+    return ABSENT if pd.isna(rate) else f"{number(100 * rate)} %"
+
+
+def mib(size: Any) -> str:
+    """Bytes as a number of MiB."""
+    return ABSENT if pd.isna(size) else number(size / 2**20)
+
+
 def memory(size: Any) -> str:
     """Bytes as MiB or GiB."""
     if pd.isna(size):

@@ -1,0 +1,33 @@
+"""Rows of a summary as a frame: every column has the type that its name has in all summaries, absent values are NA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis.arrays import SETTING, STATES
+
+Row = dict[str, Any]
+
+_DTYPES = {
+    **dict.fromkeys(("run_id", "model", "sampling", "conversation_id", "checks_basis", "speed_basis"), "string"),
+    **dict.fromkeys(("metric", "basis", "stability", "ended_by"), "string"),
+    **dict.fromkeys(("concurrency", "turn_index", "launches", "conversations", "turns", *STATES), "Int64"),
+    **dict.fromkeys(("answered_tokens", "unanswered_tokens", "context_tokens"), "Int64"),
+    **dict.fromkeys(("peak_memory_bytes", "device_used_bytes", "host_rss_bytes", "kv_cache_bytes"), "Int64"),
+}
+"""Everything else is a real number."""
+
+
+def table(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> pd.DataFrame:
+    """The named columns of some rows; what a row does not have is absent."""
+    return pd.DataFrame(
+        {name: pd.Series([row.get(name) for row in rows], dtype=_DTYPES.get(name, "Float64")) for name in names}
+    )
+
+
+def setting_of(run_id: str, values: Sequence[Any]) -> Row:
+    """The columns that say which setting of which run a row is of, from the values of `SETTING`."""
+    return {"run_id": run_id, **dict(zip(SETTING, values, strict=True))}
