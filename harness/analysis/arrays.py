@@ -83,9 +83,10 @@ CUT_OFF = ("max_new_tokens", "max_length", "context")
 
 def groups(turns: pd.DataFrame, keys: Sequence[str], seen: View) -> Iterator[tuple[tuple[Any, ...], View]]:
     """The views of the rows that share values of the keys, in the order in which these first appear."""
-    number = turns.groupby(list(keys), sort=False, observed=True).ngroup().to_numpy()
+    named = turns[list(keys)]
+    number = named.groupby(list(keys), sort=False, observed=True).ngroup().to_numpy()
     order = np.argsort(number, kind="stable")
     starts = np.flatnonzero(np.diff(number[order], prepend=-1))
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
-        first = turns.iloc[int(order[start])]
-        yield tuple(first[key] for key in keys), View(seen.arrays, order[start:end])
+    firsts = named.iloc[order[starts]].itertuples(index=False, name=None)
+    for first, start, end in zip(firsts, starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
+        yield first, View(seen.arrays, order[start:end])
