@@ -161,8 +161,8 @@ def read(path: Path) -> StoredRun:
 
 
 def blocks(path: Path, size: int) -> Iterator[bytes]:
-    """The lines of turns.jsonl in the format of today, some at a time: as many whole lines as `size` bytes hold, but one
-    at least; a torn last one is left out. Raises StoreError where the file cannot be read."""
+    """The lines of turns.jsonl in the format of today, some at a time: as many whole lines as `size` bytes hold, but
+    one at least; a torn last one is left out. Raises StoreError where the file cannot be read."""
     if read_manifest(path)["format"] != FORMAT:
         yield from filter(None, [b"".join(orjson.dumps(record) + b"\n" for record in _read_turns(path / TURNS))])
         return

@@ -17,12 +17,14 @@ from harness.analysis.frames import Run
 from harness.analysis.notes import THROUGHPUT, behaviour_caption, notes, speed_caption
 from harness.analysis.summary import by_conversation, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
-from harness.analysis.transcripts import Answer, Exchange, transcripts
+from harness.analysis.transcripts import MOST_ANSWERS, Answer, Exchange, transcripts
 from harness.report.units import ABSENT, count, interval, memory, ms, number, percent, percents, printable
 from harness.report.words import lane, machine, matrix
 
 _SPECIAL = re.compile(r"([\\`*\[\]|~#<>&]|(?<!\w)_|_(?!\w))")
 """What can mean something within a line; an underscore inside a word cannot (CommonMark §6.2)."""
+_MOST_ROWS = 2000
+"""Of the table by conversation, more or less."""
 _Columns = Mapping[str, Callable[[Mapping[Any, Any]], str]]
 """Header → what to show of a row."""
 
@@ -54,7 +56,13 @@ def _page(run: Run) -> Iterator[str]:
     yield _table(by_turn(run), {**_LABELS, **_BY_TURN})
     yield "p50 of the turns at each position. Prefill ends with the first id: it holds the first sample and one sync.\n"
     yield "## By conversation\n"
-    yield _table(by_conversation(run), {**_LABELS, **_BY_CONVERSATION})
+    shown = max(1, _MOST_ROWS // len(settings))
+    yield _table(by_conversation(run, shown), {**_LABELS, **_BY_CONVERSATION})
+    if shown < len(run.plan["conversations"]):
+        yield (
+            f"The first {shown} of {len(run.plan['conversations'])} conversations; turns.parquet has all of them, and "
+            "`harness.analysis.summary.by_conversation` their table.\n"
+        )
     yield "## Launches\n"
     yield _table(run.launches, _LAUNCHES)
     yield "\n".join(_loaded(run.manifest["launches"])) + "\n"
@@ -65,7 +73,10 @@ def _page(run: Run) -> Iterator[str]:
         yield "Random weights: replies mean nothing, and are not shown.\n"
     said = transcripts(run)
     if said.left_out:
-        yield f"Answers left out because the page would be too long: {said.left_out}. turns.parquet has all of them.\n"
+        yield (
+            f"Turns left out because the page would be too long: {said.left_out}. It shows the first of the plan, and "
+            f"at most {MOST_ANSWERS} different answers of a setting to each; turns.parquet has all of them.\n"
+        )
     conversation = None
     for exchange in said.exchanges:
         if exchange.conversation_id != conversation:
