@@ -7,7 +7,6 @@ turns = harness.load(path).turns                  # one pandas row per turn
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,5 +27,7 @@ def __getattr__(name: str) -> Any:
 
         return run
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("instruct-harness")
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

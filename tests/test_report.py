@@ -20,7 +20,7 @@ from harness.report.files import write_reports
 from harness.report.markdown import escaped, fenced, markdown, spans
 from harness.report.terminal import show
 from harness.report.units import count, interval, memory, ms, number, percent, percents, printable
-from tests.builders import cell, checks, failed, launch, plan, store, turn
+from tests.builders import cell, checks, every_turn, failed, launch, plan, store, turn
 
 DATA = Path(__file__).parent / "data"
 
@@ -222,3 +222,16 @@ def test_what_was_loaded_is_said_once_and_again_where_a_launch_differs(tmp_path:
 
     assert "- pico, launch 0: parameters: 1700000, dtype: float32\n" in page
     assert "- pico with greedy, launch 0: do_sample: False\n- pico, launch 1: dtype: float16\n" in page
+
+
+def test_a_page_that_leaves_something_out_says_so_and_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.analysis.transcripts.MOST_TURNS", 1)
+    monkeypatch.setattr("harness.report.markdown._MOST_ROWS", 2)
+    of = plan(conversations={f"c{number}": 1 for number in range(5)})
+    page = markdown(harness.load(store(tmp_path, every_turn(of), of)))
+
+    assert "The first 2 of 5 conversations; turns.parquet has all of them" in page
+    assert "Turns left out because the page would be too long: 4." in page
+    assert re.findall(r"^### (.*)", page, re.MULTILINE) == ["c0"]

@@ -85,12 +85,13 @@ CUT_OFF = ("max_new_tokens", "max_length", "context")
 
 def groups(turns: pd.DataFrame, keys: Sequence[str], seen: View) -> Iterator[tuple[tuple[Any, ...], View]]:
     """The views of the rows that share values of the keys, in the order in which these first appear."""
-    number = turns.groupby(list(keys), sort=False, observed=True).ngroup().to_numpy()
+    named = turns[list(keys)]
+    number = named.groupby(list(keys), sort=False, observed=True).ngroup().to_numpy()
     order = np.argsort(number, kind="stable")
     starts = np.flatnonzero(np.diff(number[order], prepend=-1))
-    keyed = turns[list(keys)].iloc[order[starts]].itertuples(index=False, name=None)
-    for values, start, end in zip(keyed, starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
-        yield values, View(seen.arrays, order[start:end])
+    firsts = named.iloc[order[starts]].itertuples(index=False, name=None)
+    for first, start, end in zip(firsts, starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
+        yield first, View(seen.arrays, order[start:end])
 
 
 def by_launch(done: View, metric: str) -> Mapping[int, Array]:

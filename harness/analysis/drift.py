@@ -23,6 +23,7 @@ WORTH_SAYING = 0.02
 
 _SAME_TURN = ["launch", "sampling", "concurrency", "conversation_id", "turn_index"]
 _SAME_CELL = ["launch", "sampling", "concurrency", "conversation_id", "repeat"]
+_LOOKED_AT = [*_SAME_CELL, "turn_index", "tpot_s", "started_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,8 @@ def drifts(run: Run) -> list[Drift]:
     """The drift of every model whose repeats can show one; it takes two repeats at least."""
     found = []
     for spec in run.plan["models"]:
-        turns = run.turns[
-            (run.turns["model"] == spec["label"]) & run.turns["tpot_s"].notna() & (run.turns["tpot_s"] > 0)
-        ]
+        timed = (run.turns["model"] == spec["label"]) & run.turns["tpot_s"].notna() & (run.turns["tpot_s"] > 0)
+        turns = run.turns.loc[timed, _LOOKED_AT]
         points = _points(turns)
         if points["rest"].nunique() < 2 or points["second"].nunique() < 2:
             continue

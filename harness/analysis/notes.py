@@ -78,9 +78,9 @@ def notes(run: Run) -> tuple[str, ...]:
 
 def _not_in_every_launch(run: Run) -> int:
     """How many answered turns have no counterpart in another launch."""
-    done = run.turns[run.turns["state"] == "done"]
+    place = ["model", "sampling", "concurrency", "conversation_id", "turn_index", "repeat"]
+    done = run.turns.loc[run.turns["state"] == "done", [*place, "launch"]]
     launches = done["launch"].nunique()
     if launches < 2:
         return 0
-    place = ["model", "sampling", "concurrency", "conversation_id", "turn_index", "repeat"]
     return int((done.groupby(place)["launch"].transform("size") < launches).sum())

@@ -100,9 +100,11 @@ def by_turn(run: Run) -> pd.DataFrame:
     return _table(run, (*SETTING, "turn_index"), row)
 
 
-def by_conversation(run: Run) -> pd.DataFrame:
-    """One row per model × sampling × concurrency × conversation_id: turns with their states, checks_rate,
-    completion_tokens_mean, truncated_rate, repetition_mean, e2e_s_p50 (of a turn)."""
+def by_conversation(run: Run, most: int | None = None) -> pd.DataFrame:
+    """One row per model × sampling × concurrency × conversation_id, of the first `most` conversations of the plan or of
+    all: turns with their states, checks_rate, completion_tokens_mean, truncated_rate, repetition_mean, e2e_s_p50 (of a
+    turn)."""
+    wanted = {conversation["id"] for conversation in run.plan["conversations"][:most]}
 
     def row(keys: Row, turns: View, checks: Ledger) -> Row:
         return {
@@ -112,15 +114,18 @@ def by_conversation(run: Run) -> pd.DataFrame:
             "e2e_s_p50": centre(by_launch(turns.done, "e2e_s")),
         }
 
-    return _table(run, (*SETTING, "conversation_id"), row)
+    return _table(run, (*SETTING, "conversation_id"), row, lambda keys: keys["conversation_id"] in wanted)
 
 
-def _table(run: Run, keys: Sequence[str], row: _Summary) -> pd.DataFrame:
+def _table(
+    run: Run, keys: Sequence[str], row: _Summary, wanted: Callable[[Row], bool] = lambda keys: True
+) -> pd.DataFrame:
     checks, everything = ledger(run), view(run.turns, _LOOKED_AT)
     rows = []
     for values, turns in groups(run.turns, keys, everything):
         named = dict(zip(keys, values, strict=True))
-        rows.append({"run_id": run.run_id, **named, **row(named, turns, checks)})
+        if wanted(named):
+            rows.append({"run_id": run.run_id, **named, **row(named, turns, checks)})
     return table(rows, dict.fromkeys(name for row in rows for name in row))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,6 +30,9 @@ from harness.cli.options import (
     plan_of,
     sampling_assignments,
 )
+
+if TYPE_CHECKING:
+    from harness.analysis.frames import Run
 
 SOME_CELLS_FAILED = 6
 
@@ -89,7 +92,7 @@ def run(
     display = ProgressDisplay(plan, quiet=quiet)
     try:
         with display:
-            path = replay(
+            played = replay(
                 plan, results=results, run_id=run_id, resume=resume, retry_failed=retry_failed, watch=display.show
             )
     except KeyboardInterrupt:
@@ -98,23 +101,19 @@ def run(
     except SystemExit:
         _say_how_to_go_on(display.path)
         raise
-    failed = _show(path, quiet)
-    typer.echo(path)
-    if failed:
+    if not quiet:
+        _show(played)
+    typer.echo(played.path)
+    if (played.turns["state"] == "failed").any():
         sys.exit(SOME_CELLS_FAILED)
 
 
-def _show(path: Path, quiet: bool) -> int:
-    """Print the tables; return the number of failed turns."""
+def _show(played: Run) -> None:
     from rich.console import Console
 
-    from harness.analysis.frames import load
     from harness.report.terminal import show
 
-    loaded = load(path)
-    if not quiet:
-        show(loaded, Console(stderr=True))
-    return int((loaded.turns["state"] == "failed").sum())
+    show(played, Console(stderr=True))
 
 
 def _end_in_order(signal_number: int, frame: object) -> None:

@@ -20,12 +20,15 @@ from harness.analysis.notes import behaviour_caption, notes, speed_caption
 from harness.analysis.phases import by_phase
 from harness.analysis.summary import STEADINESS, by_conversation, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
-from harness.analysis.transcripts import Answer, Exchange, transcripts
+from harness.analysis.transcripts import MOST_ANSWERS, Answer, Exchange, transcripts
 from harness.report import markdown_tables as tables
 from harness.report.captions import COLD_START, GROWTH, LIMITS, PHASES, STABILITY, THROUGHPUT
 from harness.report.markdown_tables import escaped
 from harness.report.units import ABSENT, ms, number, printable
 from harness.report.words import lane, machine, matrix
+
+_MOST_ROWS = 2000
+"""Of the table by conversation, more or less."""
 
 
 def markdown(run: Run) -> str:
@@ -56,7 +59,13 @@ def _page(run: Run) -> Iterator[str]:
     yield tables.table(by_turn(run), {**tables.LABELS, **tables.BY_TURN})
     yield "p50 of the turns at each position. Prefill ends with the first id: it holds the first sample and one sync.\n"
     yield "## By conversation\n"
-    yield tables.table(by_conversation(run), {**tables.LABELS, **tables.BY_CONVERSATION})
+    shown = max(1, _MOST_ROWS // len(settings))
+    yield tables.table(by_conversation(run, shown), {**tables.LABELS, **tables.BY_CONVERSATION})
+    if shown < len(run.plan["conversations"]):
+        yield (
+            f"The first {shown} of {len(run.plan['conversations'])} conversations; turns.parquet has all of them, and "
+            "`harness.analysis.summary.by_conversation` their table.\n"
+        )
     yield "## Launches\n"
     yield tables.table(run.launches, tables.LAUNCHES)
     yield COLD_START + "\n"
@@ -68,7 +77,10 @@ def _page(run: Run) -> Iterator[str]:
         yield "Random weights: replies mean nothing, and are not shown.\n"
     said = transcripts(run)
     if said.left_out:
-        yield f"Answers left out because the page would be too long: {said.left_out}. turns.parquet has all of them.\n"
+        yield (
+            f"Turns left out because the page would be too long: {said.left_out}. It shows the first of the plan, and "
+            f"at most {MOST_ANSWERS} different answers of a setting to each; turns.parquet has all of them.\n"
+        )
     conversation = None
     for exchange in said.exchanges:
         if exchange.conversation_id != conversation:

@@ -27,15 +27,16 @@ _ROWS_BY_TURN = 24
 
 def show(run: Run, console: Console) -> None:
     """Print what a run found: what was run, where, behaviour and speed by setting, by turn, and what to beware of."""
-    settings, turns = by_setting(run), by_turn(run)
+    settings = by_setting(run)
     console.print(Text(run.run_id, style="bold"))
     for line in (matrix(run), lane(run), machine(run)):
         console.print(Text(printable(line), style="dim"))
     tables = [_behaviour(settings, behaviour_caption(run)), _speed(settings, speed_caption(run))]
     if has_levels(run):
         tables.append(_throughput(throughput(run)))
-    if turns["turn_index"].nunique() > 1 and len(turns) <= _ROWS_BY_TURN:
-        tables.append(_by_turn(turns))
+    positions = run.turns["turn_index"].nunique()
+    if positions > 1 and len(settings) * positions <= _ROWS_BY_TURN:
+        tables.append(_by_turn(by_turn(run)))
     phases = by_phase(run)
     if phases["turns"].sum():
         tables.append(_phases(phases))

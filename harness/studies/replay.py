@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.config.load import load_config, parse_config
 from harness.config.plan import Plan
@@ -13,6 +13,9 @@ from harness.config.plan import plan as make_plan
 from harness.config.schema import RunConfig
 from harness.runner.messages import Watch
 from harness.runner.run import execute
+
+if TYPE_CHECKING:
+    from harness.analysis.frames import Run
 
 Config = str | PathLike[str] | Mapping[str, Any] | RunConfig
 
@@ -39,7 +42,7 @@ def run(
         resume=None if resume is None else Path(resume),
         retry_failed=retry_failed,
         watch=watch,
-    )
+    ).path
 
 
 def resolve(config: Config, overrides: Sequence[str] = ()) -> Plan:
@@ -53,11 +56,12 @@ def resolve(config: Config, overrides: Sequence[str] = ()) -> Plan:
 
 def replay(
     plan: Plan, *, results: Path, run_id: str | None, resume: Path | None, retry_failed: bool, watch: Watch
-) -> Path:
-    """Play the plan and write the reports; pandas is imported only after the last turn was measured."""
+) -> Run:
+    """Play the plan, write the reports, return the run; pandas is imported only after the last turn was measured."""
     path = execute(plan, results=results, run_id=run_id, resume=resume, retry_failed=retry_failed, watch=watch)
     from harness.analysis.frames import load
     from harness.report.files import write_reports
 
-    write_reports(load(path))
-    return path
+    played = load(path)
+    write_reports(played)
+    return played
