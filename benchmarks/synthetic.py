@@ -25,14 +25,15 @@ def write(results: Path, turns: int, *, synced: bool = False) -> Path:
     repeats = max(1, turns // per_repeat)
     plan = _plan(conversations, repeats)
     with create(results, "synthetic", _manifest(plan)) as writer:
-        for record in _records(conversations, repeats):
+        for record in records(conversations, repeats):
             writer.append(record)
             if synced and record.turn_index == TURNS - 1:
                 writer.sync()
     return writer.path
 
 
-def _records(conversations: int, repeats: int) -> Iterator[TurnRecord]:
+def records(conversations: int, repeats: int) -> Iterator[TurnRecord]:
+    """The turns of such a run, in the order in which they would be played."""
     dice = random.Random(0)
     now = 1_790_000_000.0
     for launch in range(2):
