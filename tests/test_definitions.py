@@ -1,16 +1,18 @@
-"""What docs/metrics.md says other tools would print for its example turn is what their definitions give."""
+"""The example turn of docs/metrics.md is worked out as the definitions say; docs/mistakes.md names tests that exist."""
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 
 import pytest
 
 from harness.metrics import METRICS, itl_s
 from harness.records import Stamps
 from tests.builders import MS, turn
-from tests.test_reference_docs import METRICS_PAGE, named, rows
+from tests.test_reference_docs import METRICS_PAGE, ROOT, named, rows
 
 N, CHUNK = 64, 4
 IDS_MS = [200 + 10 * index for index in range(N)]
@@ -47,7 +49,7 @@ CALCULATED = {
     ("ITL", "transformers benchmark_v2"): f"{mean_gap_ms([*IDS_MS, ENGINE_RETURNED_MS]):.2f} ms",
     ("ITL", "llmperf"): f"{(TTFT_MS + LAST_MS - TTFT_MS) / N:.2f} ms",
     ("output tokens/s", "here: `output_tokens_per_s`"): f"{ours('output_tokens_per_s'):.1f}",
-    ("output tokens/s", "gpt-fast, optimum-benchmark `generate`"): f"{1000 * N / (ENGINE_RETURNED_MS - CALL_MS):.1f}",
+    ("output tokens/s", "gpt-fast"): f"{1000 * N / (ENGINE_RETURNED_MS - CALL_MS):.1f}",
     ("output tokens/s", "vLLM `bench serve`"): f"{1000 * N / LAST_MS:.1f}",
     ("decode tokens/s", "here: `decode_tokens_per_s`"): f"{ours('decode_tokens_per_s'):.1f}",
     ("decode tokens/s", "AIPerf, per user"): f"{1000 * (N - 1) / (LAST_MS - TTFT_MS):.1f}",
@@ -112,4 +114,39 @@ def test_the_page_names_the_version_each_tool_was_read_in() -> None:
     for tool in ("vLLM", "GuideLLM", "AIPerf", "SGLang", "benchmark_v2", "optimum-benchmark", "llama-bench", "gpt-fast",
                  "llmperf", "inference-benchmarker", "LoadGen"):  # fmt: skip
         assert tool in read_in
-    assert Path("mistakes.md").name in read_in
+
+
+MISTAKES_PAGE = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
+HEADER = "| mistake | what it does to a number | caught by |"
+MISTAKES = [row for part in MISTAKES_PAGE.split(HEADER)[1:] for row in rows(HEADER + part, HEADER)]
+
+
+def test_every_mistake_of_the_list_has_its_row() -> None:
+    listed = MISTAKES_PAGE.split("**The list.**")[1].split("\n\n")[0]
+    names = [" ".join(name.split()) for name in listed.split("·")]
+    told = [row[0] for row in MISTAKES]
+
+    assert len(set(told)) == len(told)
+    assert sorted(name[:1].lower() + name[1:] for name in names) == sorted(told)
+
+
+@pytest.mark.parametrize("row", MISTAKES, ids=[row[0] for row in MISTAKES])
+def test_a_mistake_is_caught_by_tests_that_exist(row: list[str]) -> None:
+    named_tests = re.findall(r"`(tests/\w+\.py)::([\w:]+)`", row[2])
+
+    assert row[1]
+    assert named_tests
+    for file, name in named_tests:
+        assert name in names_in(file), f"{file}::{name}"
+
+
+@cache
+def names_in(file: str) -> set[str]:
+    """The tests of a file, by the names pytest has for them."""
+    found = set()
+    for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}::{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    return found
