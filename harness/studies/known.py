@@ -223,9 +223,11 @@ def compare_exactly(folder: Path) -> Exact:
 
 
 def known_rows(turns: Any) -> list[dict[str, Any]]:
-    """The rows of `Run.turns` as they would be written by hand: what is absent is None."""
-    rows: list[dict[str, Any]] = turns.astype(object).where(turns.notna(), None).to_dict("records")
-    return rows
+    """The rows of `Run.turns` as they would be written by hand: plain values and lists, what is absent is None."""
+    return [
+        {name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
+        for row in turns.astype(object).where(turns.notna(), None).to_dict("records")
+    ]
 
 
 def _play_exactly(plan: Plan, folder: Path) -> Path:

@@ -105,7 +105,7 @@ def meter_costs(folder: Path) -> tuple[Cost, ...]:
         with collector_paused():
             pass
 
-    with create(folder, "cost", {}) as writer, _pipe() as through, _as_in_a_worker():
+    with create(folder, "cost", {}) as writer, _pipe() as through, as_in_a_worker():
 
         def whole() -> None:
             for told in drive(replay(conversation, circumstances, rules), session, backend.gauges):
@@ -186,7 +186,7 @@ def _pipe() -> Iterator[Callable[[TurnRecord], TurnRecord]]:
 
 
 @contextmanager
-def _as_in_a_worker() -> Iterator[None]:
+def as_in_a_worker() -> Iterator[None]:
     """What was imported before is not looked through at every collection, as in a worker after its load."""
     gc.collect()
     gc.freeze()

@@ -1,8 +1,9 @@
 """The model of known times in real time: in a worker process, through the runner, on this machine.
 
-Three recitals are played. *idle* has no times at all: what its turns take is the reciter's own work, and the meter's.
-*spin* keeps the processor busy for its times, *sleep* sleeps through them, and both overshoot a little with every
-pause. How much is measured here too, by bare pauses before and after the run. So a measured time must lie in
+Two recitals are played: *spin* keeps the processor busy for its times, *sleep* sleeps through them. Both overshoot a
+little with every pause, and the reciter has some work of its own. How much that is on this machine is measured in this
+process, before and after the run: by bare pauses, and by the same recital without any times. So a measured time must
+lie in
 
     planned ≤ fastest measured ≤ planned + 4 · own work + 2 · pauses · lateness of a pause + one step of the clock
 
@@ -22,9 +23,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.backends.scripted import Recital, spin
+from harness.backends.scripted import Recital, ScriptedBackend, spin
+from harness.chat import Rules
+from harness.chat import replay as replay_loop
+from harness.conversations.script import Conversation, Turn
 from harness.meters.clock import real_clock
-from harness.studies.known import FACTS, NS, Deviation, compared, expected_turns, known_rows, write_scripts
+from harness.metrics import METRICS, itl_s
+from harness.records import Cell, Circumstances
+from harness.runner.drive import drive
+from harness.studies.known import FACTS, NS, USERS, Deviation, compared, expected_turns, known_rows, write_scripts
+from harness.studies.meter_cost import as_in_a_worker
 from harness.studies.replay import replay
 
 REPEATS = 20
@@ -46,10 +54,9 @@ SLEEP = Recital(
     lines=_LINES, template_s=1e-3, tokenize_s=1e-3, prefill_s=5e-3, token_s=2e-3, detokenize_s=1e-3, real_time=True
 )
 """Times well above what a sleep overshoots."""
-_IDLE = "idle"
 PAUSED: Mapping[str, Recital] = {"spin": SPIN, "sleep": SLEEP}
 _PAUSES: Mapping[str, Callable[[float], None]] = {"spin": spin, "sleep": time.sleep}
-_BARE_PAUSES = 50
+_ROUNDS = 50
 
 PAUSES_IN = {"ttft_s": 3, "itl_s": 1, "tpot_s": 1, "e2e_s": 3 + (_IDS - 1) + 1}
 """How many pauses lie in a time: template, tokenizer and prefill, one per further id, and the detokenizer."""
@@ -93,6 +100,8 @@ class RealTime:
     turns: int
     lateness_s: Mapping[str, float]
     """By how much a bare pause overshoots: the median, by recital."""
+    own_s: Mapping[str, float]
+    """What the reciter and the meter take without any pauses: the median, by metric."""
     measured: tuple[Measured, ...]
     counted: tuple[Counted, ...]
     deviations: tuple[Deviation, ...]
@@ -101,24 +110,23 @@ class RealTime:
 
 def compare_in_real_time(folder: Path, step_s: float) -> RealTime:
     """Run the recitals and hold what was measured against what was planned; `step_s` is the clock's smallest step."""
-    before = _lateness()
-    plan = write_scripts(folder / "known-scripts", {_IDLE: IDLE, **PAUSED}, repeats=REPEATS, warmup=1)
+    lateness, own = _lateness(), _own_work()
+    plan = write_scripts(folder / "known-scripts", PAUSED, repeats=REPEATS, warmup=1)
     path = replay(plan, results=folder, run_id="known", resume=None, retry_failed=False, watch=lambda progress: None)
-    late = _lateness()
-    lateness_s = {name: median([*before[name], *late[name]]) for name in PAUSED}
+    lateness_s = {name: median([*lateness[name], *again]) for name, again in _lateness().items()}
+    own_s = {metric: median([*own[metric], *again]) for metric, again in _own_work().items()}
     from harness.analysis.frames import load
 
     rows = known_rows(load(path).turns)
-    own = {metric: median(_values(rows, _IDLE, metric) or [0.0]) for metric in PAUSES_IN}
     measured: list[Measured] = []
     counted: list[Counted] = []
     deviations: list[Deviation] = []
     for name, recital in PAUSED.items():
-        margins = {metric: 4 * own[metric] + 2 * n * lateness_s[name] + step_s for metric, n in PAUSES_IN.items()}
+        margins = {metric: 4 * own_s[metric] + 2 * n * lateness_s[name] + step_s for metric, n in PAUSES_IN.items()}
         measured += judged(name, recital, rows, margins, step_s)
         counted += _counted(name, recital, rows)
         deviations += _miscounted(name, recital, rows)
-    return RealTime(path, len(rows), lateness_s, tuple(measured), tuple(counted), tuple(deviations))
+    return RealTime(path, len(rows), lateness_s, own_s, tuple(measured), tuple(counted), tuple(deviations))
 
 
 def judged(
@@ -190,9 +198,24 @@ def _miscounted(name: str, recital: Recital, rows: Sequence[Mapping[str, Any]]) 
 def _lateness() -> dict[str, list[float]]:
     """By how many seconds bare pauses, each as long as one id of its recital, end late."""
     late: dict[str, list[float]] = {name: [] for name in PAUSED}
-    for _ in range(_BARE_PAUSES):
+    for _ in range(_ROUNDS):
         for name, recital in PAUSED.items():
             start = real_clock()
             _PAUSES[name](recital.token_s)
             late[name].append((real_clock() - start) / NS - recital.token_s)
     return late
+
+
+def _own_work() -> dict[str, list[float]]:
+    """How long turns of the recital take that has no times at all."""
+    backend, talk = ScriptedBackend(IDLE), Conversation("idle", tuple(Turn(user) for user in USERS))
+    circumstances = Circumstances(Cell("idle", "default", talk.id, 0, 0), "generated", "natural", "generate", "reuse")
+    own: dict[str, list[float]] = {metric: [] for metric in PAUSES_IN}
+    with as_in_a_worker():
+        for _ in range(_ROUNDS):
+            dialog = replay_loop(talk, circumstances, Rules(sampling={}))
+            for record in drive(dialog, backend.open_session(), backend.gauges):
+                own["itl_s"] += itl_s(record) or []
+                for metric in own.keys() - {"itl_s"}:
+                    own[metric] += [value for value in [METRICS[metric].formula(record)] if value is not None]
+    return own

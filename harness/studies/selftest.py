@@ -7,11 +7,12 @@ difference so many launches can tell. A meter that is wrong resolves nothing, so
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.config.plan import Plan
 from harness.errors import ModelError
 from harness.runner.messages import Progress, WorkerStarted
 from harness.studies.known import Exact, compare_exactly, write_scripts
@@ -26,6 +27,8 @@ MODEL = "builtin:pico"
 THREADS = 1
 """On a processor that others use too, threads that wait for each other multiply the noise of a model this small."""
 METRICS = ("ttft_s", "tpot_s")
+LAUNCHES = 6
+"""By default: a minute on a small machine, and a spread that is known to within a factor of two."""
 LAUNCHES_SHOWN = (2, 3, 5, 10, 20)
 REPEATS = 10
 NEW_TOKENS = 32
@@ -108,16 +111,7 @@ def measure_noise(folder: Path, launches: int, say: Callable[[str], None] = lamb
         if isinstance(progress, WorkerStarted):
             say(f"identical work, launch {progress.launch + 1} of {progress.launches} …")
 
-    plan = write_scripts(
-        folder / "noise-scripts",
-        {},
-        models=[MODEL],
-        lane="speed",
-        sampling={"max_new_tokens": NEW_TOKENS},
-        repeats=REPEATS,
-        launches=launches,
-        threads=THREADS,
-    )
+    plan = noise_plan(folder, [MODEL], launches)
     path = replay(plan, results=folder, run_id="noise", resume=None, retry_failed=False, watch=watch)
     from harness.analysis.frames import load
     from harness.analysis.resolution import spread
@@ -129,6 +123,20 @@ def measure_noise(folder: Path, launches: int, say: Callable[[str], None] = lamb
     spreads = tuple(spread(run, str(plan.models[0].label), metric) for metric in METRICS)
     sizes = sorted({*LAUNCHES_SHOWN, launches})
     return Noise(path, spreads, tuple(resolution(one, n) for one in spreads for n in sizes))
+
+
+def noise_plan(folder: Path, models: Sequence[str | Mapping[str, str]], launches: int) -> Plan:
+    """The work whose launches are compared, in the speed lane: equal prompts and lengths; the scripts go to `folder`."""
+    return write_scripts(
+        folder / "noise-scripts",
+        {},
+        models=list(models),
+        lane="speed",
+        sampling={"max_new_tokens": NEW_TOKENS},
+        repeats=REPEATS,
+        launches=launches,
+        threads=THREADS,
+    )
 
 
 def resolution(spread: Spread, launches: int) -> Resolution:
