@@ -60,8 +60,9 @@ def test_tokens_are_words() -> None:
     assert reply.completion_tokens == 2
 
 
-def test_real_time_passes_only_when_asked_for() -> None:
-    slow = Recital(lines=["one two"], prefill_s=0.02, token_s=0.01, real_time=True)
+@pytest.mark.parametrize("real_time", [True, "spin"])
+def test_real_time_passes_only_when_asked_for(real_time: bool | str) -> None:
+    slow = Recital(lines=["one two"], prefill_s=0.02, token_s=0.01, real_time=real_time)
     assert ask(ScriptedBackend(slow).open_session()).stamps.ready_ns >= 30 * MS
     assert ask(ScriptedBackend(Recital(lines=["one two"], prefill_s=5.0)).open_session()).stamps.ready_ns < 1000 * MS
 

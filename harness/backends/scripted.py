@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ from harness.backends.transcript import render_transcript
 from harness.documents import Shape, read_document
 from harness.documents import fit as fit_shape
 from harness.errors import DocumentError, UsageError
-from harness.meters.clock import HandCrankedClock
+from harness.meters.clock import HandCrankedClock, real_clock
 from harness.meters.gauges import Gauges
 from harness.records import Failure, FinishReason, KvCache, Length, Message, Persona, short_hash
 
@@ -47,20 +47,22 @@ class Recital(Shape):
     lines: Annotated[
         list[str], Field(min_length=1, description="Replies to the turns, again from the first at the end")
     ]
-    conversations: Annotated[
-        dict[str, list[str]], Field(description="Replies of single conversations, by turn", default_factory=dict)
-    ]
+    conversations: dict[str, list[str]] = Field(
+        default_factory=dict, description="Replies of single conversations, by turn"
+    )
     template_s: Seconds = 0.0
     tokenize_s: Seconds = 0.0
     prefill_s: Annotated[Seconds, Field(description="Prompt ready to first id")] = 0.0
     token_s: Annotated[Seconds, Field(description="From one id to the next")] = 0.0
     detokenize_s: Seconds = 0.0
-    ids_per_tick: Annotated[
-        list[Annotated[int, Field(ge=1)]],
-        Field(min_length=1, description="How many ids arrive together, in turns", default_factory=lambda: [1]),
-    ]
+    ids_per_tick: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=lambda: [1], min_length=1, description="How many ids arrive together, in turns"
+    )
     context_tokens: Annotated[int, Field(ge=1)] | None = None
-    real_time: Annotated[bool, Field(description="Sleep for these times; otherwise a reply takes none")] = False
+    real_time: Annotated[
+        Literal[True, False, "spin"],
+        Field(description="Sleep for these times, or spin through them; otherwise a reply takes none"),
+    ] = False
     breakdown: Breakdown | None = None
 
 
@@ -154,8 +156,17 @@ class ScriptedBackend:
         """Let the recital's time pass: on the hand-cranked clock, in reality, or not at all."""
         if self._clock is not None:
             self._clock.advance(round(seconds * 1e9))
+        elif self.recital.real_time == "spin":
+            spin(seconds)
         elif self.recital.real_time:
             time.sleep(seconds)
+
+
+def spin(seconds: float) -> None:
+    """Keep the processor busy for so long: a sleep ends late by as much as the system's timers allow themselves."""
+    end = real_clock() + round(seconds * 1e9)
+    while real_clock() < end:
+        pass
 
 
 class ScriptedSession:
