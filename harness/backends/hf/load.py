@@ -63,9 +63,9 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     stream_on_time()
     demand_loaded(spec, model)
     with explained(spec):
+        roof = roofline(model, _ceilings(model))  # while memory is free: an engine may fill it with static caches
+        free_memory()
         crank = make_crank(spec, model, context)
-        roof = roofline(model, _ceilings(model))
-    free_memory()
     notices = [*source.notices, *form.notices, *_notices(spec, model, missing)]
     gauges = gauges_of(_accelerators_of(model))  # new, so its peaks are what is in use now
     report = LoadReport(
