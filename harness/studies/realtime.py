@@ -112,12 +112,10 @@ def compare_in_real_time(folder: Path, step_s: float) -> RealTime:
     """Run the recitals and hold what was measured against what was planned; `step_s` is the clock's smallest step."""
     lateness, own = _lateness(), _own_work()
     plan = write_scripts(folder / "known-scripts", PAUSED, repeats=REPEATS, warmup=1)
-    path = replay(plan, results=folder, run_id="known", resume=None, retry_failed=False, watch=lambda progress: None)
+    run = replay(plan, results=folder, run_id="known", resume=None, retry_failed=False, watch=lambda progress: None)
     lateness_s = {name: median([*lateness[name], *again]) for name, again in _lateness().items()}
     own_s = {metric: median([*own[metric], *again]) for metric, again in _own_work().items()}
-    from harness.analysis.frames import load
-
-    rows = known_rows(load(path).turns)
+    rows = known_rows(run.turns)
     measured: list[Measured] = []
     counted: list[Counted] = []
     deviations: list[Deviation] = []
@@ -126,7 +124,7 @@ def compare_in_real_time(folder: Path, step_s: float) -> RealTime:
         measured += judged(name, recital, rows, margins, step_s)
         counted += _counted(name, recital, rows)
         deviations += _miscounted(name, recital, rows)
-    return RealTime(path, len(rows), lateness_s, own_s, tuple(measured), tuple(counted), tuple(deviations))
+    return RealTime(run.path, len(rows), lateness_s, own_s, tuple(measured), tuple(counted), tuple(deviations))
 
 
 def judged(

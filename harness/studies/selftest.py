@@ -112,21 +112,21 @@ def measure_noise(folder: Path, launches: int, say: Callable[[str], None] = lamb
             say(f"identical work, launch {progress.launch + 1} of {progress.launches} …")
 
     plan = noise_plan(folder, [MODEL], launches)
-    path = replay(plan, results=folder, run_id="noise", resume=None, retry_failed=False, watch=watch)
-    from harness.analysis.frames import load
+    run = replay(plan, results=folder, run_id="noise", resume=None, retry_failed=False, watch=watch)
     from harness.analysis.resolution import spread
 
-    run = load(path)
     broken = run.turns[run.turns["state"] != "done"]
     if len(broken):
-        raise ModelError(MODEL, f"{len(broken)} turns failed: {broken['error_message'].iloc[0]}", f"look into {path}")
+        raise ModelError(
+            MODEL, f"{len(broken)} turns failed: {broken['error_message'].iloc[0]}", f"look into {run.path}"
+        )
     spreads = tuple(spread(run, str(plan.models[0].label), metric) for metric in METRICS)
     sizes = sorted({*LAUNCHES_SHOWN, launches})
-    return Noise(path, spreads, tuple(resolution(one, n) for one in spreads for n in sizes))
+    return Noise(run.path, spreads, tuple(resolution(one, n) for one in spreads for n in sizes))
 
 
 def noise_plan(folder: Path, models: Sequence[str | Mapping[str, str]], launches: int) -> Plan:
-    """The work whose launches are compared, in the speed lane: equal prompts and lengths; the scripts go to `folder`."""
+    """The work whose launches are compared, in the speed lane: equal prompts and lengths. Scripts go to `folder`."""
     return write_scripts(
         folder / "noise-scripts",
         {},
