@@ -21,7 +21,7 @@ lint: $(VENV)/.installed-dev
 check: lint test
 
 bench: $(VENV)/.installed-dev  ## ratios of interleaved pairs, see benchmarks/README.md
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest benchmarks --benchmark-only -p no:xdist
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-only -p no:xdist
 
 models: $(VENV)/.installed-dev  ## train the built-in models again
 	$(BIN)/python tools/train_builtin.py pico

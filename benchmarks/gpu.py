@@ -100,6 +100,8 @@ def _arguments() -> argparse.Namespace:
 def _page_of(bench: Bench, shape: str, run_id: str, *, small: bool) -> str:
     """The runs of one shape, as a section of the page."""
     base: dict[str, Any] = {"lane": "speed", "sampling": {"max_new_tokens": NEW_TOKENS}, "repeats": 2}
+    if small:  # a rehearsal is to end soon, not to measure
+        base |= {"sampling": {"max_new_tokens": 4}, "repeats": 1, "warmup": 0, "threads": 1}
     spec = {"model": f"shape:{shape}", "dtype": bench.dtype}
     sizes = {label: size for label, size in PROMPTS.items() if size + 128 <= CONTEXTS[shape]}
     if small:
@@ -121,12 +123,12 @@ def _page_of(bench: Bench, shape: str, run_id: str, *, small: bool) -> str:
         f"{run_id}-engines",
         {
             **base,
-            "sampling": {"max_new_tokens": 8 if small else 128},
+            "sampling": {"max_new_tokens": 4 if small else 128},
             "models": [{**spec, "engine": engine, "label": engine} for engine in _engines(small)],
             "conversations": {"files": [str(prompts)], "ids": ["prompt-128"]},
         },
     )
-    levels = [1, 4] if small else list(AT_A_TIME)
+    levels = [1, 2] if small else list(AT_A_TIME)
     throughput = bench.run(
         f"{run_id}-throughput",
         {
@@ -147,7 +149,7 @@ def _engines(small: bool) -> tuple[str, ...]:
 def _prompts(path: Path, sizes: dict[str, int]) -> Path:
     """One conversation of one turn for each size."""
     talks = [
-        {"id": f"prompt-{label}", "turns": [{"user": _text(size - 64), "assistant": "Yes."}]}
+        {"id": f"prompt-{label}", "turns": [{"user": _text(size - 20), "assistant": "Yes."}]}
         for label, size in sizes.items()
     ]
     return _write(path, talks)
@@ -245,12 +247,12 @@ def _ceilings(run: Run) -> str:
 def _memory_check(done: Any) -> str:
     known = done[done["reserved_memory_bytes"].notna() & done["device_used_bytes"].notna()]
     if known.empty:
-        return "No memory of an accelerator was gauged."
+        return "No memory of an accelerator was gauged.\n"
     beyond = (known["device_used_bytes"] - known["reserved_memory_bytes"]).median()
     inside = (known["peak_memory_bytes"] <= known["reserved_memory_bytes"]).all()
     return (
         f"Memory: NVML shows {memory(beyond)} more in use than torch has reserved (context, other processes); "
-        f"allocated never exceeds reserved: {'yes' if inside else 'NO'}."
+        f"allocated never exceeds reserved: {'yes' if inside else 'NO'}.\n"
     )
 
 

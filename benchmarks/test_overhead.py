@@ -17,7 +17,7 @@ from harness.runner.drive import drive
 
 SAMPLINGS = {"greedy": {"do_sample": False}, "top_k=10": {"do_sample": True, "top_k": 10}}
 NEW_TOKENS = {"builtin:pico": 64, "shape:llama-100m": 32}
-ROUNDS = {"builtin:pico": 30, "shape:llama-100m": 15}
+ROUNDS = {"builtin:pico": 30, "shape:llama-100m": 10}
 
 
 @pytest.mark.parametrize("mode", ["as it comes", "in inference mode"])
