@@ -70,6 +70,7 @@ class Quantities:
     attention_flops_per_token_pair: Numbers
     copy_bytes_per_s: Numbers
     matrix_flops_per_s: Numbers
+    head_flops_per_token: Numbers
     window_tokens: Numbers
     windowed_kv_bytes_per_token: Numbers
     windowed_attention_flops_per_token_pair: Numbers
@@ -110,6 +111,7 @@ _CEILINGS = (
     "attention_flops_per_token_pair",
     "copy_bytes_per_s",
     "matrix_flops_per_s",
+    "head_flops_per_token",
     "window_tokens",
     "windowed_kv_bytes_per_token",
     "windowed_attention_flops_per_token_pair",
@@ -205,10 +207,12 @@ def _bandwidth_utilisation(q: Quantities) -> Numbers:
 def _prefill_flop_utilisation(q: Quantities) -> Numbers:
     """Floating-point operations of the prefill over its time, over the measured rate of a matrix product.
 
-    Each of the n new prompt ids goes through every weight, and looks at the cached ids and on average at half of the
-    new ones, itself among them; in a layer with a window at no more ids than that holds.
+    Each of the n new prompt ids goes through every weight but the output head's, which only the last one needs, and
+    looks at the cached ids and on average at half of the new ones, itself among them; in a layer with a window at no
+    more ids than that holds.
     """
-    flops = (q.prompt_tokens - q.cached_tokens) * q.flops_per_token
+    flops = (q.prompt_tokens - q.cached_tokens) * (q.flops_per_token - q.head_flops_per_token)
+    flops += q.head_flops_per_token
     flops += _pairs(q.cached_tokens, q.prompt_tokens) * q.attention_flops_per_token_pair
     # What an id at position p does not see of the p ids up to itself, p - window, adds up in the same way.
     unseen = _pairs(_beyond_window(q.cached_tokens, q), _beyond_window(q.prompt_tokens, q))

@@ -201,6 +201,8 @@ class Roofline:
     """Measured: a large matrix product in the model's dtype."""
     fits_in_cache: bool = False
     """Whether the weights fit into the processor's last cache, so that memory's bandwidth is no ceiling for them."""
+    head_flops_per_token: int = 0
+    """Of `flops_per_token`, the part of the output head: of a prompt only the last id goes through it."""
     window_tokens: int | None = None
     """How far back layers with a sliding window look; None where every layer looks at all of the context."""
     windowed_kv_bytes_per_token: int = 0

@@ -74,6 +74,10 @@ def test_weights_in_the_cache_need_no_bandwidth_but_still_their_products(tmp_pat
     assert said.startswith("pico: share of the matrix rate in prefill above 105 % in 2 turns, up to 200 %.")
 
 
+def test_weights_in_the_cache_of_a_model_within_its_ceilings_are_not_remarked_upon(tmp_path: Path) -> None:
+    assert list(impossible(run_of(tmp_path, fits_in_cache=True))) == []
+
+
 def test_a_run_without_ceilings_has_nothing_impossible(tmp_path: Path) -> None:
     run = harness.load(store(tmp_path, [turn(cell())], plan(conversations={"physics": 1})))
 

@@ -44,6 +44,7 @@ class TestByHand:
         roof = counted("llama")
         assert roof.weight_bytes_per_token == F32 * (ATTENTION + MLP + NORMS + V * H)
         assert roof.flops_per_token == 2 * (ATTENTION + MLP + V * H)
+        assert roof.head_flops_per_token == 2 * V * H
         assert roof.kv_bytes_per_token == L * 2 * 2 * 8 * F32  # layers, keys and values, heads, size
         assert roof.attention_flops_per_token_pair == L * 4 * 4 * 8  # layers, two products of two, heads, size
         assert roof.window_tokens is None
@@ -193,7 +194,7 @@ class TestTheWindowInMetrics:
 
     ROOF = Roofline(
         weight_bytes_per_token=1000, kv_bytes_per_token=10, flops_per_token=100, attention_flops_per_token_pair=8,
-        copy_bytes_per_s=1e6, matrix_flops_per_s=1e6,
+        copy_bytes_per_s=1e6, matrix_flops_per_s=1e6, head_flops_per_token=30,
         window_tokens=16, windowed_kv_bytes_per_token=6, windowed_attention_flops_per_token_pair=2,
     )  # fmt: skip
     RECORD = replace(
@@ -210,7 +211,7 @@ class TestTheWindowInMetrics:
         pairs = sum(range(13, 21))
         unseen = sum(max(0, position - 16) for position in range(13, 21))
         assert METRICS["prefill_flop_utilisation"].formula(self.RECORD, self.ROOF) == pytest.approx(
-            (8 * 100 + 8 * pairs - 2 * unseen) / 0.007 / 1e6
+            (8 * 70 + 30 + 8 * pairs - 2 * unseen) / 0.007 / 1e6
         )
 
     def test_unknown_caches_have_no_utilisation(self) -> None:
@@ -233,7 +234,7 @@ def test_a_shape_reads_what_is_known_of_the_model(
     config = hf.AutoConfig.from_pretrained(str(shapes.path(name)))
     with torch.device("meta"):
         model = hf.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    read, multiplied = counting._weights(model)
+    read, multiplied, _ = counting._weights(model)
     assert read == pytest.approx(2 * active, rel=0.005)
     assert multiplied == pytest.approx(active, rel=0.005)
     if kv_bytes is not None:

@@ -28,7 +28,7 @@ def impossible(run: Run) -> Iterator[str]:
     for metric, exempt in (("bandwidth_utilisation", cached), ("prefill_flop_utilisation", set())):
         beyond = run.turns.loc[(run.turns[metric] > IMPOSSIBLE).fillna(False), ["model", "launch", metric]]
         if exempt:
-            beyond = beyond[[place not in exempt for place in zip(beyond["model"], beyond["launch"], strict=True)]]
+            beyond = beyond.loc[[place not in exempt for place in zip(beyond["model"], beyond["launch"], strict=True)]]
         for model, turns in beyond.groupby("model", sort=False):
             yield _sentence(str(model), metric, turns[metric])
 

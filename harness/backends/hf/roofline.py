@@ -48,7 +48,7 @@ def roofline(model: PreTrainedModel, ceilings: Ceilings | None) -> Roofline:
 
     Runs the model on a few ids.
     """
-    read, multiplied = _weights(model)
+    read, multiplied, by_head = _weights(model)
     layers = _cache_layers(model)
     windows = {layer.window for layer in layers or () if layer.window is not None}
     window = max(windows, default=None)
@@ -64,6 +64,7 @@ def roofline(model: PreTrainedModel, ceilings: Ceilings | None) -> Roofline:
         copy_bytes_per_s=ceilings.copy_bytes_per_s if ceilings is not None else None,
         matrix_flops_per_s=ceilings.matrix_flops_per_s if ceilings is not None else None,
         fits_in_cache=cache is not None and read <= cache,
+        head_flops_per_token=2 * by_head,
         window_tokens=window,
         windowed_kv_bytes_per_token=sum(layer.bytes_per_token for layer in inside),
         windowed_attention_flops_per_token_pair=_attention_flops(inside, heads) if known else 0,
@@ -82,8 +83,8 @@ def _text_config(model: PreTrainedModel) -> PreTrainedConfig:
 # --- weights --------------------------------------------------------------------------------------------------------
 
 
-def _weights(model: PreTrainedModel) -> tuple[int, int]:
-    """(bytes that are read, weights that are multiplied with) for one token."""
+def _weights(model: PreTrainedModel) -> tuple[int, int, int]:
+    """(bytes that are read, weights that are multiplied with, those of them that are the head's) for one token."""
     untyped: Any = model
     decoder: nn.Module = untyped.get_decoder()
     head: nn.Module | None = untyped.get_output_embeddings()
@@ -97,10 +98,11 @@ def _weights(model: PreTrainedModel) -> tuple[int, int]:
         tensors = [tensor for tensor in _stored(module) if id(tensor) not in heads]
         read += active * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         multiplied += active * _matrix_size(module, tensors)
+    by_head = 0
     if head is not None:
         read += sum(tensor.numel() * tensor.element_size() for tensor in _stored(head))
-        multiplied += _matrix_size(head, list(_stored(head)))
-    return round(read), round(multiplied)
+        by_head = _matrix_size(head, list(_stored(head)))
+    return round(read), round(multiplied) + by_head, by_head
 
 
 def _modules(module: nn.Module, *, is_expert: bool = False) -> Iterator[tuple[nn.Module, bool]]:
