@@ -23,10 +23,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.throughput import throughput
-
 import harness
 from harness.analysis.frames import Run
+from harness.analysis.throughput import throughput
 from harness.errors import HarnessError
 from harness.report.units import memory, ms, number, percent
 
