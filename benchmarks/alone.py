@@ -3,6 +3,7 @@
 `test_observer.py` sets it against the same turns inside a full `harness run`.
 """
 
+import gc
 import json
 import sys
 
@@ -24,6 +25,7 @@ def main(config: str, *overrides: str) -> None:
         template_now=plan.config.template_now,
         threads=plan.config.threads,
     )
+    gc.freeze()
     seconds = []
     for repeat in range(-2, plan.repeats):
         cell = Cell(str(spec.label), sampling.name, conversation.id, max(repeat, 0), 0)

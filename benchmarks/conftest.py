@@ -1,5 +1,6 @@
 """Interleaved pairs: the one way speed is measured here."""
 
+import gc
 import statistics
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -15,8 +16,12 @@ MODELS = ("builtin:pico", "shape:llama-100m")
 
 
 def backend(model: str, **spec):
-    """A loaded model; `spec` are fields of its ModelSpec."""
-    return open_backend(ModelSpec(model=model, dtype="float32", **spec), chat_format="auto", template_now=TEMPLATE_NOW)
+    """A loaded model, as a worker has one; `spec` are fields of its ModelSpec."""
+    loaded = open_backend(
+        ModelSpec(model=model, dtype="float32", **spec), chat_format="auto", template_now=TEMPLATE_NOW
+    )
+    gc.freeze()  # between turns only what came since is looked through for garbage
+    return loaded
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ stdin are turns too; then stdout holds the replies and nothing else.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -151,6 +152,7 @@ def _talk(settings: Settings, notes: Console) -> bool:
         sys.stdin.reconfigure(errors="replace")  # a stray byte must not end the talk
     with notes.status(f"loading {settings.spec.model}") if live else nullcontext():
         backend = open_backend(settings.spec, chat_format=settings.chat_format, template_now=settings.template_now)
+    gc.freeze()  # what loading left behind is not looked through between turns
     effective = backend.effective(settings.sampling.parameters, "natural")
     for warning in (*backend.report.notices, *effective.warnings):
         notes.print(f"note: {warning}", style="dim", markup=False, highlight=False)
