@@ -161,20 +161,17 @@ def read(path: Path) -> StoredRun:
 
 
 def blocks(path: Path, size: int) -> Iterator[bytes]:
-    """The lines of turns.jsonl in the format of today, some at a time: as many whole lines as `size` bytes hold, but
-    one at least; a torn last one is left out. Raises StoreError where the file cannot be read."""
+    """The lines of turns.jsonl in the format of today, some at a time: `size` bytes and what the line they end
+    in has left; a torn last line is left out. Raises StoreError where the file cannot be read."""
     if read_manifest(path)["format"] != FORMAT:
         yield from filter(None, [b"".join(orjson.dumps(record) + b"\n" for record in _read_turns(path / TURNS))])
         return
     try:
         with (path / TURNS).open("rb") as file:
-            begun = b""
-            while text := file.read(size):
-                end = text.rfind(b"\n") + 1
-                if end:
-                    yield begun + text[:end]
-                    begun = b""
-                begun += text[end:]
+            while text := file.read(size) + file.readline():
+                whole = text if text.endswith(b"\n") else text[: text.rfind(b"\n") + 1]
+                if whole:
+                    yield whole
     except FileNotFoundError:
         return
     except OSError as error:

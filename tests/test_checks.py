@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.conversations import checks, expect
+from harness.conversations import repetition as repetitions
 from harness.conversations.expect import KINDS, read_checks
 from harness.conversations.refusals import refusal_phrase
 from harness.conversations.repetition import repetition
@@ -226,6 +227,15 @@ def test_repetition_is_low_once_and_high_in_a_loop_in_any_language(language, sen
     assert repetition(sentence) < 0.1
     assert repetition(sentence * 2) == pytest.approx(0.5, abs=0.05)
     assert repetition(sentence * 10) > 0.85
+
+
+def test_plain_text_has_the_same_units_the_quick_way():
+    plain = [sign for sign in map(chr, range(0x10000)) if repetitions._PLAIN.fullmatch(sign)]
+    assert {"a", "ß", "’", "–", "€", "Ω", "ж"} <= set(plain)
+    assert not {"\u0301", "字", "²"} & set(plain)
+    for sign in plain:
+        text = f"a{sign}b {sign}{sign}"
+        assert repetitions._PLAIN_UNIT.findall(text) == repetitions._UNIT.findall(text), hex(ord(sign))
 
 
 @pytest.mark.parametrize("loop", ["ha" * 60, "!" * 40, "the the the the the the the the the the"])

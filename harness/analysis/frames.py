@@ -35,7 +35,7 @@ from harness.store import MANIFEST, read_manifest, read_samples, rooflines
 PARQUET = "turns.parquet"
 _ROW_GROUP = 100_000
 """Rows that are converted at a time."""
-_TOGETHER = 32
+_TOGETHER = 64
 """Batches that are copied together: the numbers of so many turns are large enough to be memory of their own."""
 
 _LAUNCH_DTYPES = {

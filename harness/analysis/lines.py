@@ -15,8 +15,8 @@ import pyarrow.json as pj
 from harness.errors import StoreError
 from harness.store import TURNS, blocks, read
 
-_BLOCK = 8 * 2**20
-"""Bytes that are parsed at a time, give or take a line."""
+_BLOCK = 4 * 2**20
+"""Bytes that are parsed at a time, give or take a line. Of more the system takes the memory back after each."""
 _THREADS = min(4, os.cpu_count() or 1)
 """Two thirds of the work are done without the interpreter's lock; more threads than this would wait for the rest."""
 _STRING, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
