@@ -162,10 +162,10 @@ class TestEndsOfTranscripts:
                 forced[0, ids[(length - start) % len(ids)]] = 0.0
                 return forced
 
-            from harness.backends.hf.generate import _LastScores
+            from harness.backends.hf.sampler import LastScores
 
             monkeypatch.setattr(
-                _LastScores, "__call__", lambda self, input_ids, scores: bias(scores, input_ids.shape[1])
+                LastScores, "__call__", lambda self, input_ids, scores: bias(scores, input_ids.shape[1])
             )
             values.setdefault("sampling", {"max_new_tokens": 20})
             return ask(backend.open_session(), DIALOG, persona=PERSONA, **values)

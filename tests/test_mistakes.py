@@ -59,10 +59,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- a real model on a hand-cranked clock -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def slow(open_model: Callable[..., Backend]) -> tuple[Any, HandCrankedClock]:
+@pytest.fixture(params=["generate", "decode", "batched"])
+def slow(request: pytest.FixtureRequest, open_model: Callable[..., Backend]) -> tuple[Any, HandCrankedClock]:
     """A real model whose templating takes 5 ms, tokenising 7 ms, forward 11 ms and decoding of text 13 ms."""
-    backend: Any = open_model()
+    backend: Any = open_model(spec={"engine": request.param})
     clock = HandCrankedClock()
     clock.advance(10**18)  # a machine that has been up for thirty years
 
