@@ -24,7 +24,7 @@ from harness.records import Stamps, TurnRecord
 from harness.studies.known import SHAPES, compare_exactly, expected_turns
 from harness.studies.meter_cost import clock_facts, meter_costs
 from harness.studies.realtime import PAUSED, PAUSES_IN, SPIN, compare_in_real_time, judged
-from harness.studies.selftest import meter_is_right, resolution
+from harness.studies.selftest import LAUNCHES, meter_is_right, resolution
 from tests.commands import ENVIRONMENT
 from tests.commands import harness as run_harness
 
@@ -335,6 +335,10 @@ def test_the_command_says_that_this_meter_is_right_and_what_it_resolves(tmp_path
     assert {path.name for path in folder.glob("*/manifest.json")} == {"manifest.json"}
     assert {path.parent.name for path in folder.glob("*/manifest.json")} == {"cost", "exact", "known", "noise"}
     assert f"runs kept: {folder}" in done.stderr
+
+
+def test_without_a_number_it_makes_the_launches_of_the_study() -> None:
+    assert f"[default: {LAUNCHES};" in " ".join(run_harness("selftest", "--help").stdout.split())
 
 
 def test_the_command_fails_where_the_meter_is_wrong_and_keeps_what_shows_it(tmp_path: Path) -> None:

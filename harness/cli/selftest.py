@@ -51,7 +51,9 @@ def selftest(
     folder = parent / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-selftest"
     found = study(folder, launches, lambda line: typer.echo(line, err=True))
     if output == "json":
-        typer.echo(json.dumps({"right": found.right, **asdict(found)}, indent=2, default=str))
+        typer.echo(
+            json.dumps({"right": found.right, "too_busy": found.too_busy, **asdict(found)}, indent=2, default=str)
+        )
     else:
         _show(found, Console())
     if results is None and found.right:
