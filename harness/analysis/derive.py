@@ -221,7 +221,8 @@ def _foreign_load(load: pa.Array) -> pa.Array:
     """
     wall, own, busy = (_numbers(_field(load, name)) for name in ("wall_s", "own_s", "busy_s"))
     others = np.full(len(load), NAN)
-    np.divide(busy - own, wall, out=others, where=wall > 0)
+    with np.errstate(over="ignore"):  # a wall time of next to nothing
+        np.divide(busy - own, wall, out=others, where=wall > 0)
     return _real(others)
 
 
