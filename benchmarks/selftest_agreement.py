@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from harness.analysis.frames import load
 from harness.analysis.resolution import spread
 from harness.runner.messages import Progress, WorkerStarted
 from harness.studies.replay import replay
@@ -32,7 +31,7 @@ def main() -> int:
         folder = Path(made)
         sides = [{"model": MODEL, "label": label} for label in (PRINTED, SEEN)]
         plan = noise_plan(folder, sides, REPEATED)
-        run = load(replay(plan, results=folder, run_id="aa", resume=None, retry_failed=False, watch=watch))
+        run = replay(plan, results=folder, run_id="aa", resume=None, retry_failed=False, watch=watch)
     # The few launches of the selftest, spread evenly over the time the ten take.
     few = {round(number * (REPEATED - 1) / (LAUNCHES - 1)) for number in range(LAUNCHES)}
     agree = True
