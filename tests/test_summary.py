@@ -116,7 +116,7 @@ def test_identical_greedy_repeats_are_one_observation(tmp_path: Path) -> None:
 
 def observations(run: Any) -> int:
     (setting,) = run.turns[["model", "sampling"]].drop_duplicates().to_dict("records")
-    return ledger(run).tally(view(run.turns, ["checks_passed"]), **setting).turns
+    return ledger(run).tally(view(run), **setting).turns
 
 
 def test_the_repeats_of_a_greedy_turn_are_one_observation_their_mean(tmp_path: Path) -> None:

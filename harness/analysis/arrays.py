@@ -6,13 +6,15 @@ equal where the text is – and what is absent is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from harness.analysis.frames import Run, once_per_run
 
 Array = npt.NDArray[Any]
 SETTING = ("model", "sampling", "concurrency")
@@ -25,7 +27,7 @@ STATES = ("done", "failed", "not_reached", "missing")
 class View:
     """Some rows of the arrays of a run."""
 
-    arrays: Mapping[str, Array]
+    arrays: MutableMapping[str, Array]
     rows: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -51,36 +53,55 @@ class View:
         return self.where(self["state"] == STATES.index("done"))
 
 
-def view(turns: pd.DataFrame, names: Sequence[str]) -> View:
-    """All rows of `Run.turns`, with the named columns of numbers, and
+@once_per_run
+def view(run: Run) -> View:
+    """All rows of `Run.turns`: every column of numbers under its name, and
 
     `state`        the position in `STATES`
     `conversation` a code of conversation_id
     `place`        a code of (conversation_id, turn_index): which turn of the script it is
     `cut_off`, `fixed`, `random`   1 where the reply was cut off, forced to its length, or comes from random weights
     """
-    conversation, _ = pd.factorize(turns["conversation_id"])
+    return View(_Arrays(run.turns), np.arange(len(run.turns)))
+
+
+class _Arrays(dict[str, Array]):
+    """The arrays of a run, each made when it is first asked for."""
+
+    def __init__(self, turns: pd.DataFrame) -> None:
+        super().__init__()
+        self._turns = turns
+
+    def __missing__(self, name: str) -> Array:
+        made: Array = _CODES[name](self._turns, self) if name in _CODES else _numbers(self._turns[name])
+        self[name] = made
+        return made
+
+
+def _numbers(column: pd.Series[Any]) -> Array:
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _place(turns: pd.DataFrame, arrays: _Arrays) -> Array:
     index = turns["turn_index"].to_numpy(dtype=np.int64)
-    arrays: dict[str, Array] = {
-        name: turns[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        for name in dict.fromkeys((*names, "launch", "repeat", "turn_index"))
-    }
-    return View(
-        {
-            **arrays,
-            "state": pd.Index(STATES).get_indexer(pd.Index(turns["state"])),
-            "conversation": conversation,
-            "place": conversation * (int(index.max(initial=0)) + 1) + index,
-            "cut_off": turns["finish_reason"].isin(CUT_OFF).to_numpy(dtype=np.float64),
-            "fixed": (turns["length"] == "fixed").to_numpy(dtype=bool, na_value=False),
-            "random": (turns["weights"] == "random").to_numpy(dtype=bool, na_value=False),
-        },
-        np.arange(len(turns)),
-    )
+    place: Array = arrays["conversation"] * (int(index.max(initial=0)) + 1) + index
+    return place
+
+
+def _is(column: pd.Series[Any], text: str) -> Array:
+    return (column == text).to_numpy(dtype=bool, na_value=False)
 
 
 CUT_OFF = ("max_new_tokens", "max_length", "context")
 """Finish reasons of a reply that was cut off."""
+_CODES: dict[str, Callable[[pd.DataFrame, _Arrays], Array]] = {
+    "state": lambda turns, _: pd.Index(STATES).get_indexer(pd.Index(turns["state"])),
+    "conversation": lambda turns, _: pd.factorize(turns["conversation_id"])[0],
+    "place": _place,
+    "cut_off": lambda turns, _: turns["finish_reason"].isin(CUT_OFF).to_numpy(dtype=np.float64),
+    "fixed": lambda turns, _: _is(turns["length"], "fixed"),
+    "random": lambda turns, _: _is(turns["weights"], "random"),
+}
 
 
 def groups(turns: pd.DataFrame, keys: Sequence[str], seen: View) -> Iterator[tuple[tuple[Any, ...], View]]:

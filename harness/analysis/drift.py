@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from harness.analysis.frames import Run
+from harness.analysis.frames import Run, once_per_run
 
 SURE = 0.01
 """A p-value below this, and …"""
@@ -41,6 +41,7 @@ class Drift:
         return self.p < SURE and abs(self.change) >= WORTH_SAYING
 
 
+@once_per_run
 def drifts(run: Run) -> list[Drift]:
     """The drift of every model whose repeats can show one; it takes two repeats at least."""
     found = []

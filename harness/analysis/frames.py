@@ -12,11 +12,13 @@ missing have rows too; `state` tells them apart. Absent values are NA, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -57,7 +59,7 @@ _LAUNCH_DTYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Run:
     """A run, read and laid out; `turns`, `warmup` and `launches` are described in docs/file-formats.md."""
 
@@ -83,6 +85,23 @@ class Run:
     def samples(self) -> pd.DataFrame:
         """What the background sampler saw, read when it is asked for; empty where there was none."""
         return samples_frame(self.run_id, read_samples(self.path))
+
+
+_Found = TypeVar("_Found")
+
+
+def once_per_run(find: Callable[[Run], _Found]) -> Callable[[Run], _Found]:
+    """`find`, which looks at a run only once: tables, notes and pages of a run ask for the same. For what nobody
+    changes."""
+    found: WeakKeyDictionary[Run, _Found] = WeakKeyDictionary()
+
+    @wraps(find)
+    def once(run: Run) -> _Found:
+        if run not in found:
+            found[run] = find(run)
+        return found[run]
+
+    return once
 
 
 def load(path: str | Path) -> Run:

@@ -40,10 +40,9 @@ def growth(run: Run) -> pd.DataFrame:
     its _low _high; basis and launches of the slope against the context; context_low context_high, between which it
     was seen.
     """
-    names = (*GROWING, "prompt_tokens", "cached_tokens", "completion_tokens")
     rows = [
         {**setting_of(run.run_id, values), **row}
-        for values, turns in groups(run.turns, SETTING, view(run.turns, names))
+        for values, turns in groups(run.turns, SETTING, view(run))
         for row in _rows(_medians(turns.done))
     ]
     slopes = (f"{column}{end}" for column in AGAINST for end in ("", "_low", "_high"))

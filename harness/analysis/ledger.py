@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.arrays import STATES, Array, View
-from harness.analysis.frames import Run
+from harness.analysis.frames import Run, once_per_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Ledger:
         )
 
 
+@once_per_run
 def ledger(run: Run) -> Ledger:
     """The ledger of a run."""
     checks = {

@@ -22,7 +22,7 @@ def by_phase(run: Run) -> pd.DataFrame:
     Columns: run_id model sampling concurrency turns; for every phase its _p50 in seconds and its _share; e2e_s_p50.
     """
     rows = []
-    for values, turns in groups(run.turns, SETTING, view(run.turns, (*PHASES, "e2e_s"))):
+    for values, turns in groups(run.turns, SETTING, view(run)):
         done = turns.done
         whole = done.where(~np.any([np.isnan(done[name]) for name in (*PHASES, "e2e_s")], axis=0))
         rows.append({**setting_of(run.run_id, values), **_row(whole)})

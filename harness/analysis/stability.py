@@ -7,6 +7,7 @@ varies; where nothing was repeated there is nothing to say.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,7 @@ import pandas as pd
 
 from harness.analysis.arrays import SETTING, Array, View, groups, view
 from harness.analysis.drift import Drift, drifts
-from harness.analysis.frames import Run
+from harness.analysis.frames import Run, once_per_run
 from harness.analysis.spread import Spread, spread
 from harness.metrics import METRICS
 
@@ -74,11 +75,12 @@ class Stability:
         return "stable" if judged else None
 
 
+@once_per_run
 def stabilities(run: Run) -> list[Stability]:
     """One per setting, in the order of the config."""
     turns = run.turns
-    seen = view(turns, (*SPREAD_OF, "e2e_s", "completion_tokens", "foreign_load", "device_processes"))
-    everything = View({**seen.arrays, **_work(turns, seen), "throttled": _throttled(turns)}, seen.rows)
+    seen = view(run)
+    everything = View(ChainMap({**_work(turns, seen), "throttled": _throttled(turns)}, seen.arrays), seen.rows)
     drifted = {drift.model: drift for drift in drifts(run) if drift.matters}
     return [
         _stability(run, model, sampling, int(concurrency), setting.done, drifted.get(model))

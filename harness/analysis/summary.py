@@ -32,7 +32,6 @@ EFFORT = ("energy_j", "energy_per_token_j", "bandwidth_utilisation", "prefill_fl
 """What a turn took of the machine, and how much of the machine's best that is: each with its p50."""
 STEADINESS = tuple(f"{metric}_{name}" for metric in SPREAD_OF for name in ("launch_sd", "turn_sd"))
 """How much the very same work differs, as standard deviations of logarithms (`spread.Spread`)."""
-_LOOKED_AT = (*SPEED, *_OF_TURNS, *_MEMORY, *EFFORT, "prefill_s", "checks_passed", "repetition")
 
 _Summary = Callable[[Row, View, Ledger], Row]
 """(the keys of a group, its turns, what checks they were to meet) → its row"""
@@ -120,7 +119,7 @@ def by_conversation(run: Run, most: int | None = None) -> pd.DataFrame:
 def _table(
     run: Run, keys: Sequence[str], row: _Summary, wanted: Callable[[Row], bool] = lambda keys: True
 ) -> pd.DataFrame:
-    checks, everything = ledger(run), view(run.turns, _LOOKED_AT)
+    checks, everything = ledger(run), view(run)
     rows = []
     for values, turns in groups(run.turns, keys, everything):
         named = dict(zip(keys, values, strict=True))
