@@ -230,12 +230,12 @@ def test_repetition_is_low_once_and_high_in_a_loop_in_any_language(language, sen
 
 
 def test_plain_text_has_the_same_units_the_quick_way():
-    plain = [sign for sign in map(chr, range(0x10000)) if repetitions._PLAIN.fullmatch(sign)]
+    plain = [sign for sign in map(chr, range(0x10000)) if repetitions.PLAIN.fullmatch(sign)]
     assert {"a", "ß", "’", "–", "€", "Ω", "ж"} <= set(plain)
     assert not {"\u0301", "字", "²"} & set(plain)
     for sign in plain:
         text = f"a{sign}b {sign}{sign}"
-        assert repetitions._PLAIN_UNIT.findall(text) == repetitions._UNIT.findall(text), hex(ord(sign))
+        assert repetitions.PLAIN_UNIT.findall(text) == repetitions._UNIT.findall(text), hex(ord(sign))
 
 
 @pytest.mark.parametrize("loop", ["ha" * 60, "!" * 40, "the the the the the the the the the the"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.analysis.columns import COLUMNS, arrow_type
-from harness.conversations.repetition import repetition
+from harness.analysis.repeats import repetitions
 from harness.metrics import METRICS, NAN, NS, Numbers, Quantities, arrival_ns
 from harness.records import Roofline
 
@@ -27,7 +26,6 @@ _COPIED = (
     *("prompt_tokens", "cached_tokens", "completion_tokens", "tokens_left", "dropped_messages", "prompt_hash"),
     *("batch_size", "paired", "checks", "notices"),
 )
-_repetition = lru_cache(maxsize=100_000)(repetition)
 
 
 class _Lists:
@@ -243,9 +241,7 @@ def _repetitions(batch: pa.RecordBatch, meaningless: _Flags) -> pa.Array:
     natural = pc.equal(_field(batch["circumstances"], "length"), "natural").to_numpy(zero_copy_only=False)
     silent = _numbers(batch["completion_tokens"]) == 0
     spoken = natural & ~silent & ~meaningless
-    replies = batch["reply"].to_pylist()
-    shares = [
-        _repetition(reply) if said and reply is not None else None
-        for said, reply in zip(spoken.tolist(), replies, strict=True)
-    ]
-    return pa.array(shares, pa.float64())
+    spoken &= batch["reply"].is_valid().to_numpy(zero_copy_only=False)
+    shares = np.full(len(batch), NAN)
+    shares[spoken] = repetitions(batch["reply"].filter(pa.array(spoken)).to_pylist())
+    return _real(shares)

@@ -17,6 +17,7 @@ import re
 import regex
 
 RUN = 5
+LONGEST = 10
 
 _UNIT = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
@@ -24,19 +25,19 @@ _UNIT = regex.compile(
     r"|[^\w\s]"
 )
 
-_PLAIN = re.compile(
+PLAIN = re.compile(
     r"[\t\n\r\x20-\xb1\xb4-\xb8\xba\xbb\xbf-\u02ff\u0370-\u0482\u048a-\u052f\u1e00-\u1fff"
     r"\u2010-\u203e\u20a0-\u20bf\u2100-\u214f\u2190-\u23ff]*"
 )
 """Latin, Greek and Cyrillic with their signs: no script without spaces, no combining marks."""
-_PLAIN_UNIT = re.compile(r"\w{1,10}|[^\w\s]")
+PLAIN_UNIT = re.compile(r"\w{1,10}|[^\w\s]")
 """The same units within plain text, found four times as fast."""
 
 
 def repetition(text: str) -> float:
     """The share of the text's units that are repeated, in [0, 1]."""
     text = text.casefold()
-    units: list[str] = (_PLAIN_UNIT if _PLAIN.fullmatch(text) else _UNIT).findall(text)
+    units: list[str] = (PLAIN_UNIT if PLAIN.fullmatch(text) else _UNIT).findall(text)
     runs = list(zip(*(units[start:] for start in range(RUN)), strict=False))
     if len(set(runs)) == len(runs):
         return 0.0
