@@ -22,7 +22,7 @@ ROUNDS = {"builtin:pico": 10, "shape:llama-100m": 2}
 @pytest.mark.parametrize("model", MODELS)
 def test_the_tutorials_loop_over_twenty_turns_with_reuse(paired, report, model: str) -> None:
     """Above 1: keeping the cache is that much faster. Beside it: time to first token of turn 20 over turn 1."""
-    # Short lines: the synthetic tokenizer of a shape makes every byte a token, and 2048 are its context.
+    # Short lines: the synthetic tokenizer of a shape makes every byte a token, and prefilling thousands takes minutes.
     conversation = Conversation(
         "twenty", tuple(Turn(f"Question {number}, please?", f"Answer {number}, it is.") for number in range(20))
     )
