@@ -83,12 +83,14 @@ def preview(
 def _import_libraries() -> float:
     """Import torch and transformers; the seconds that took, also when a preview has done it before the load."""
     start_ns = real_clock()
-    # Modules stay; looking for garbage among them again and again takes a fifth of the time.
+    # Modules stay: looking for garbage among them again and again, and once more at the end of the process, takes as
+    # long as half of the imports.
     collects = gc.isenabled()
     gc.disable()
     try:
         import harness.backends.hf.load  # noqa: F401 – what a load needs, a preview may import early
     finally:
+        gc.freeze()
         if collects:
             gc.enable()
     return (real_clock() - start_ns) / 1e9
