@@ -14,7 +14,7 @@ import pytest
 from harness.config.plan import Plan
 from harness.errors import DocumentError, StoreError, UsageError
 from harness.records import Cell, TurnRecord
-from harness.runner.messages import Job, Progress, RunStarted, WorkerStarted
+from harness.runner.messages import Job, Progress, RunStarted, TurnDone, WorkerStarted
 from harness.runner.process import WorkerProcess
 from harness.runner.run import execute
 from harness.store import TURNS, read, settled
@@ -270,6 +270,23 @@ def test_the_parent_takes_no_processor_time_while_a_turn_is_measured(here: Path)
 
     # Ten turns of 0.4 s: a parent that polls or spins would use a sizeable part of them.
     assert used[-1] - used[2] < 0.4
+
+
+def test_no_turn_is_timed_before_the_parent_has_done_with_the_last_one(here: Path) -> None:
+    plan = resolve("config.yaml", ["launches=1", "repeats=1", "warmup=0", "models=[{model: 'scripted:recital.yaml'}]"])
+    done_with: list[float] = []
+    began: list[float] = []
+
+    def dawdle(event: Progress) -> None:
+        if isinstance(event, TurnDone):
+            began.append(event.record.started_at)
+            time.sleep(0.05)
+            done_with.append(time.time())
+
+    execute(plan, results=here / "results", watch=dawdle)
+
+    assert len(began) == 10
+    assert all(start >= done for start, done in zip(began[1:], done_with, strict=False))
 
 
 def test_an_unwritable_directory_is_found_before_a_worker_starts(here: Path) -> None:

@@ -1,7 +1,8 @@
 """A worker process as its parent sees it: started with a job, read until it ends, killed when it must be.
 
-The parent blocks on the pipe; it never polls, so it takes no processor time while a turn is being measured. Only a
-worker that stays silent far beyond the time-out of a turn is killed, by a timer that sleeps until then.
+The parent blocks on the pipe; it never polls, and the worker waits for it after every event, so it takes no processor
+time while a turn is being measured. Only a worker that stays silent far beyond the time-out of a turn is killed, by a
+timer that sleeps until then.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class WorkerProcess:
         self._log.close()
 
     def events(self) -> Iterator[Event]:
-        """What the worker says, until it ends."""
+        """What the worker says, until it ends. It goes on when the next event is asked for."""
         loaded = False
         while True:
             # Loading may download for hours; only turns have a time-out.
@@ -74,6 +75,9 @@ class WorkerProcess:
                     timer.cancel()
             loaded = loaded or isinstance(event, Loaded)
             yield event
+            with suppress(BrokenPipeError):  # it has ended meanwhile, which the next read will tell
+                self._stdin.write(b".")
+                self._stdin.flush()
 
     def failure(self, phase: str) -> Failure:
         """Why the worker ended, in this phase, without finishing its work."""
