@@ -4,7 +4,8 @@
     ├── UsageError               a command or config that cannot be carried out      (2)
     │   └── DocumentError        mistakes in a file someone wrote, all at once       (2)
     ├── ModelError               a model that cannot be loaded or is not supported   (2)
-    └── StoreError               a run that cannot be written or read                (2)
+    ├── StoreError               a run that cannot be written or read                (2)
+    └── NotComparableError       two sides whose numbers are not of the same thing   (5)
 
 What goes wrong *while a turn is answered* is not an exception but a `records.Failure` inside the turn's record:
 a run must survive it.
@@ -62,3 +63,13 @@ class StoreError(HarnessError):
     """A run cannot be written to or read from the results directory."""
 
     exit_code = 2
+
+
+class NotComparableError(HarnessError):
+    """What differs between the sides of a comparison makes their numbers incomparable, each thing a mistake."""
+
+    exit_code = 5
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        Exception.__init__(self, "\n".join(str(mistake) for mistake in mistakes))
+        self.mistakes = tuple(mistakes)

@@ -117,12 +117,14 @@ class Effect:
             return False
         return -shift <= found.low and found.high <= shift
 
-    def needed(self, margin: float = MARGIN, level: float = 1 - CONFIDENCE) -> int | None:
+    def needed(self, margin: float = MARGIN, level: float = 1 - CONFIDENCE, *, as_seen: bool = False) -> int | None:
         """How many launches of each side, or conversations, would find a difference as large as the margin four times
-        out of five, in a test at `level`. None where nothing tells how much they vary."""
+        out of five, in a test at `level`; with `as_seen` one as large as was seen, if that is larger. None where
+        nothing tells how much they vary."""
         shift = self.shift(margin)
         if shift is None or self.inference is None:
             return None
+        shift = max(shift, abs(self.inference.value)) if as_seen else shift
         if self.basis in ("conversations", "few conversations"):
             return conversations_needed(self.inference, shift, self.largest, level)
         return launches_needed(self.inference, shift, self.paired, level)

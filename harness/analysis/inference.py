@@ -15,12 +15,13 @@ a seeded sample of them beyond.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, chi2, nct, t, ttest_1samp
+from scipy.stats import beta, chi2, false_discovery_control, nct, t, ttest_1samp
 
 from harness.analysis.stats import CONFIDENCE, CONVERSATIONS_TO_GENERALISE
 
@@ -153,6 +154,14 @@ def _many(differences: Numbers) -> tuple[float, float, float]:
 def _at_most(changed: int, n: int) -> float:
     """How large the share of conversations that differ may be, where `changed` of n do: 95 %, one-sided."""
     return float(beta.ppf(CONFIDENCE, changed + 1, n - changed))
+
+
+def adjusted(values: Sequence[float | None]) -> list[float | None]:
+    """The p-values of a table, adjusted for all that was looked at (q, by Benjamini and Hochberg, Journal of the Royal
+    Statistical Society B 57, 1995): of the rows with q ≤ 0.05, 5 % are there by chance. What has no p has no q."""
+    told = [value for value in values if value is not None]
+    found = iter(false_discovery_control(told).tolist() if told else [])
+    return [None if value is None else next(found) for value in values]
 
 
 def launches_needed(found: Inference, shift: float, paired: bool, level: float = _LEVEL) -> int | None:

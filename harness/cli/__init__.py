@@ -1,8 +1,8 @@
 """The commands. The only room that prints or exits; every heavy import happens inside a command.
 
 stdout is for machines (the path of a run, JSON, a transcript), stderr for people (progress, tables, notes).
-Exit codes: 0 done · 1 crash, or a meter that is wrong · 2 usage or config · 6 run finished, some cells failed ·
-130 interrupted · 143 terminated.
+Exit codes: 0 done · 1 crash, or a meter that is wrong · 2 usage or config · 5 not comparable · 6 run finished, some
+cells failed · 130 interrupted · 143 terminated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from harness.cli import chat, init, plan, report, run, schema, selftest
+from harness.cli import chat, compare, init, plan, report, run, schema, selftest
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("plan")(plan.plan)
 app.command("chat")(chat.chat)
 app.command("schema")(schema.schema)
