@@ -118,6 +118,7 @@ SHAPES = {
     "normal": (lambda dice, size: dice.normal(0, 0.1, size), 0),
     "skewed": (lambda dice, size: dice.gamma(2, 0.1, size) - 0.2, 0),
     "mostly alike": (lambda dice, size: np.where(dice.random(size) < 0.15, -0.5, 0.0), -0.075),
+    "a few either way": (lambda dice, size: np.where(dice.random(size) < 0.3, dice.choice([-1, 1], size) / 3, 0), 0),
     "a rare loss": (lambda dice, size: np.where(dice.random(size) < 0.05, -1.0, 0.0), -0.05),
 }
 """How differences come about, and their mean."""

@@ -21,7 +21,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, chi2, false_discovery_control, nct, t, ttest_1samp
+from scipy.stats import chi2, false_discovery_control, nct, t, ttest_1samp
 
 from harness.analysis.stats import CONFIDENCE, CONVERSATIONS_TO_GENERALISE
 
@@ -99,10 +99,10 @@ def _sd(values: Numbers) -> float:
 def over_conversations(differences: Numbers, largest: float) -> Inference:
     """The mean of one difference per conversation; `largest` is how large a single one could be.
 
-    No interval below `CONVERSATIONS_TO_GENERALISE`. Where fewer conversations than that differ at all, the others say
-    how rare a difference is and nothing about its size: the interval then reaches to the `largest` in as many
-    conversations as may differ for all that is known (Clopper and Pearson's upper limit; with none of n it is
-    1 − 0.05^(1/n), the rule of three). A hundred conversations without a difference do not show that there is none.
+    No interval below `CONVERSATIONS_TO_GENERALISE`. Where fewer conversations than that differ at all, sign flips know
+    next to nothing of those that were not seen: with none of n, up to 1 − 0.05^(1/n) of all conversations may differ
+    (the rule of three), each by as much as the `largest`. The interval is widened by that, the less the more of them
+    were seen. Twenty conversations without a difference do not show that there is none.
     """
     n = len(differences)
     value = float(differences.mean())
@@ -112,8 +112,8 @@ def over_conversations(differences: Numbers, largest: float) -> Inference:
     low, high, p = _flipped(differences) if n <= MANY else _many(differences)
     changed = int(np.count_nonzero(differences))
     if changed < CONVERSATIONS_TO_GENERALISE:
-        reach = largest * _at_most(changed, n)
-        low, high = min(low, -reach), max(high, reach)
+        unseen = largest * (1 - (1 - CONFIDENCE) ** (1 / n)) * (1 - changed / CONVERSATIONS_TO_GENERALISE)
+        low, high = low - unseen, high + unseen
     return Inference(value, low, high, p, n, sd, degrees)
 
 
@@ -149,11 +149,6 @@ def _many(differences: Numbers) -> tuple[float, float, float]:
     found = ttest_1samp(differences, 0.0)
     interval = found.confidence_interval(CONFIDENCE)
     return float(interval.low), float(interval.high), float(found.pvalue)
-
-
-def _at_most(changed: int, n: int) -> float:
-    """How large the share of conversations that differ may be, where `changed` of n do: 95 %, one-sided."""
-    return float(beta.ppf(CONFIDENCE, changed + 1, n - changed))
 
 
 def adjusted(values: Sequence[float | None]) -> list[float | None]:

@@ -66,6 +66,8 @@ class Work:
     baseline: Rows
     """(turns, launches) → row; -1 where it was not answered."""
     candidate: Rows
+    answered: Flags
+    """In every launch of both sides, and in one at least."""
     turn_index: Rows
     conversation_id: npt.NDArray[np.object_]
     same_prompt: Flags
@@ -74,13 +76,6 @@ class Work:
     same_length: Flags
     scripted: Flags
     """Where everything before the reply came from the script on both sides."""
-
-    @property
-    def answered(self) -> Flags:
-        """In every launch of both sides, and in one at least."""
-        sides = (self.baseline, self.candidate)
-        told: Flags = np.logical_and.reduce([(rows >= 0).all(axis=1) & bool(rows.shape[1]) for rows in sides])
-        return told
 
     def same(self, any_length: bool = False) -> Flags:
         """Which turns are the same work on both sides; with `any_length` however long the replies were."""
@@ -113,6 +108,7 @@ def work(pair: Pair) -> Work:
         paired=paired,
         baseline=rows[0],
         candidate=rows[1],
+        answered=np.logical_and.reduce([(at >= 0).all(axis=1) & bool(at.shape[1]) for at in rows]),
         turn_index=kept["turn_index"].to_numpy(dtype=np.int64),
         conversation_id=kept["conversation_id"].to_numpy(dtype=object),
         same_prompt=equal | by_script,

@@ -18,7 +18,8 @@ FAIRNESS = (
 ANSWERS = (
     "Effect: candidate over baseline (×) or candidate − baseline, with its 95 % interval; q: the share of chance finds "
     "among all rows that are at least as sure. Speed, memory, loading: the conversations are fixed, the launches are "
-    "the sample. Behaviour: the conversations are the sample."
+    "the sample. Behaviour: the conversations are the sample. More of them: how many would find, four times of five, a "
+    "difference as large as it looks, to one as small as the margin."
 )
 FLIPS = "Flips: checks that went from pass to fail (lost) or back (gained), in these conversations."
 BY_TURN = "By turn: where in the conversations speed differs; q over this table."
@@ -110,16 +111,14 @@ def _what_tells(row: Row) -> str:
     soon, sure = (int(row[name]) - int(row["n"]) for name in ("needed_as_seen", "needed"))
     if sure <= 0:
         return "too near the margin"
-    if 0 < soon < sure:
-        return f"{_several(soon, row)} more if it is as large as it looks, else {sure}"
-    return f"{_several(sure, row)} more"
+    return (f"{soon} to " if 0 < soon < sure else "") + _several(sure, row, "more ")
 
 
-def _several(n: int, row: Row) -> str:
+def _several(n: int, row: Row, more: str = "") -> str:
     """`4 launches`, or conversations, whichever the row is about."""
     if str(row["basis"]).endswith("conversations"):
-        return f"{n} conversation{'' if n == 1 else 's'}"
-    return f"{n} launch{'' if n == 1 else 'es'}"
+        return f"{n} {more}conversation{'' if n == 1 else 's'}"
+    return f"{n} {more}launch{'' if n == 1 else 'es'}"
 
 
 def sample(row: Row) -> str:

@@ -50,7 +50,7 @@ def _table(caption: str, *headers: str) -> Table:
 def _ledger(comparison: Comparison) -> Table | Text:
     if not len(comparison.ledger):
         return Text("Fairness: nothing differs besides the thing compared.", style="green")
-    table = _table(answers.FAIRNESS, "differs", "baseline", "candidate", "speed", "behaviour", "remark")
+    table = _table(answers.FAIRNESS, "fairness: differs", "baseline", "candidate", "speed", "behaviour", "remark")
     for row in answers.differences(comparison):
         style = "red" if "blocker" in (row["speed"], row["behaviour"]) else ""
         cells = [*(row[name] for name in ("field", "baseline_value", "candidate_value")), *_weights(row), row["remark"]]
