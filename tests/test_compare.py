@@ -18,13 +18,20 @@ from harness.analysis.effects import Effect
 from harness.analysis.frames import Run
 from harness.analysis.inference import adjusted, launches_needed, over_conversations, over_launches
 from harness.analysis.sides import Side
+from harness.cli import main
 from harness.errors import UsageError
 from harness.records import Cell, TurnRecord
 from tests.builders import checks
-from tests.commands import harness as command
 from tests.sides_and_runs import SCRIPT, stored, timed
 
 TWO = {"models": ("pico", "nano")}
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `harness compare`."""
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", *map(str, arguments)])
+    return (ended.value.code or 0, *capsys.readouterr())
 
 
 def row(found: Comparison, metric: str) -> pd.Series:
@@ -231,30 +238,34 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return stored(tmp_path_factory.mktemp("shown"), make, launches=3, **TWO)
 
 
-def test_the_command_prints_fairness_then_answers_then_flips(pair: Run) -> None:
-    done = command("compare", pair.path, "--by", "model")
+@pytest.mark.parametrize("width", [80, 130])
+def test_the_command_prints_fairness_then_answers_then_flips(
+    pair: Run, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
 
-    places = [
-        done.stdout.index(part) for part in ("Fairness", "pico → nano", "different: pico better", "lost 3/3 → 0/3")
-    ]
-    assert done.returncode == 0
+    code, out, _ = command(capsys, pair.path, "--by", "model")
+
+    places = [out.index(part) for part in ("Fairness", "pico → nano", "different: pico better", "lost 3/3 → 0/3")]
+    assert code == 0
     assert places == sorted(places)
-    assert "\x1b" not in done.stdout
-    assert r"\x1b[2J" in done.stdout
+    assert max(map(len, out.splitlines())) <= width
+    assert "\x1b" not in out
+    assert r"\x1b[2J" in out
 
 
-def test_the_markdown_page_has_every_flip_with_both_replies(pair: Run) -> None:
-    page = command("compare", pair.path, "--by", "model", "--format", "markdown").stdout
+def test_the_markdown_page_has_every_flip_with_both_replies(pair: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    _, page, _ = command(capsys, pair.path, "--by", "model", "--format", "markdown")
 
     assert page.count("### ") == 1 + 6
     assert "```text\n\\x1b[2J| evil `` ` <b>\n```" in page
-    assert "| Time to first token, ms |" in page
+    assert "| TTFT ms |" in page
     assert "\x1b" not in page
 
 
-def test_json_and_csv_hold_the_same_rows(pair: Run) -> None:
-    told = json.loads(command("compare", pair.path, "--by", "model", "--format", "json").stdout)
-    table = command("compare", pair.path, "--by", "model", "--format", "csv").stdout.splitlines()
+def test_json_and_csv_hold_the_same_rows(pair: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    told = json.loads(command(capsys, pair.path, "--by", "model", "--format", "json")[1])
+    table = command(capsys, pair.path, "--by", "model", "--format", "csv")[1].splitlines()
 
     assert len(told["rows"]) == len(table) - 1
     assert {"metric", "answer", "q", "needed"} <= told["rows"][0].keys()
@@ -262,18 +273,19 @@ def test_json_and_csv_hold_the_same_rows(pair: Run) -> None:
     assert told["ledger"] == []
 
 
-def test_strict_refuses_what_is_not_comparable(tmp_path: Path) -> None:
-    runs = [stored(tmp_path, run_id=name, length=length) for name, length in (("old", "natural"), ("new", "fixed"))]
+def test_strict_refuses_what_is_not_comparable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [
+        stored(tmp_path, run_id=name, length=length).path for name, length in (("old", "natural"), ("new", "fixed"))
+    ]
 
-    done = command("compare", *(run.path for run in runs), "--strict")
+    assert command(capsys, *runs, "--strict") == (5, "", "old, new: not comparable: length is natural and fixed\n")
+    code, out, _ = command(capsys, *runs)
+    assert code == 0
+    assert "not comparable: length differs" in " ".join(out.split())
 
-    assert (done.returncode, done.stdout) == (5, "")
-    assert done.stderr == "old, new: not comparable: length is natural and fixed\n"
-    assert "not comparable: length differs" in " ".join(command("compare", *(run.path for run in runs)).stdout.split())
 
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = command(capsys, tmp_path / "nothing", "--by", "model")
 
-def test_mistakes_are_one_line(tmp_path: Path) -> None:
-    done = command("compare", tmp_path / "nothing", "--by", "model")
-
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1

@@ -12,8 +12,8 @@ from harness.report.units import ABSENT, interval, memory, ms, number, percent
 
 Row = Mapping[Any, Any]
 FAIRNESS = (
-    "Fairness: what differs besides the thing compared. Of what has a blocker the numbers are shown and no answer is "
-    "given; a suspect may be where a difference comes from."
+    "What differs besides the thing compared. Where there is a blocker, numbers are shown and no answer is given; a "
+    "suspect may be where a difference comes from."
 )
 ANSWERS = (
     "Effect: candidate over baseline (×) or candidate − baseline, with its 95 % interval; q: the share of chance finds "
@@ -49,16 +49,33 @@ def sides(row: Row) -> str:
     return f"{row['baseline']} → {row['candidate']}{setting}"
 
 
-def title(row: Row) -> str:
-    """The metric, with its unit where the values do not say it."""
-    return f"{row['title']}, ms" if row["unit"] == "s" else str(row["title"])
+TITLES = {
+    "ttft_s": "TTFT ms",
+    "tpot_s": "TPOT ms",
+    "e2e_s": "end to end ms",
+    "output_tokens_per_s": "tok/s",
+    "s_per_1k_gold_chars": "s per 1000 characters",
+    "peak_memory_bytes": "GPU memory",
+    "device_used_bytes": "GPU in use",
+    "host_rss_bytes": "host memory",
+    "kv_cache_bytes": "KV cache",
+    "load_s": "load s",
+    "first_turn_s": "first turn ms",
+    "check_pass_rate": "checks passed",
+    "completion_tokens": "tokens",
+    "truncation_rate": "cut off",
+    "failure_rate": "failed",
+    "repetition": "repetition",
+}
+"""What the rows are called, with units where the values do not say them."""
+_SECONDS = ("load_s", "s_per_1k_gold_chars")
 
 
 def value(row: Row, name: str) -> str:
     """A value of one side, in the unit of the title."""
     found = row[name]
     if row["unit"] == "s":
-        return ms(found)
+        return number(found) if row["metric"] in _SECONDS else ms(found)
     return memory(found) if row["unit"] == "bytes" else percent(found) if row["unit"] == "rate" else number(found)
 
 
@@ -121,25 +138,28 @@ def _several(n: int, row: Row, more: str = "") -> str:
     return f"{n} {more}launch{'' if n == 1 else 'es'}"
 
 
-def sample(row: Row) -> str:
-    """How large the sample is: `4 launches`."""
-    return _several(int(row["n"]), row)
+def samples(rows: pd.DataFrame) -> str:
+    """How much the answers of a pair are made from: `Samples: 4 launches, 6 conversations.`"""
+    told = [_several(int(row["n"]), row) for row in rows[rows["effect"].notna()].to_dict("records")]
+    return f"Samples: {', '.join(dict.fromkeys(told)) or 'none'}."
 
 
 def not_compared(rows: pd.DataFrame) -> list[str]:
     """Why metrics have no row, one line per reason."""
     absent = rows[rows["effect"].isna()]
     return [
-        f"Not compared: {', '.join(of['title'])} – {reason}." for reason, of in absent.groupby("reason", sort=False)
+        f"Not compared: {', '.join(TITLES[name] for name in of['metric'])} – {reason}."
+        for reason, of in absent.groupby("reason", sort=False)
     ]
 
 
-def left_out(rows: pd.DataFrame) -> list[str]:
-    """How many turns the speed of a pair is about, and why not all."""
+def footing(rows: pd.DataFrame) -> list[str]:
+    """What the answers of a pair stand on: samples, and how many turns speed is about and why not all."""
     timed = rows[(rows["estimand"] == "speed") & rows["effect"].notna() & rows["left_out_why"].notna()]
-    return [
-        f"Speed of {row['turns']} turns; not paired – {row['left_out_why']}." for row in timed.to_dict("records")[:1]
+    unpaired = [
+        f"Speed of {row['turns']} turns; not paired – {row['left_out_why']}." for row in timed.to_dict("records")
     ]
+    return [samples(rows), *unpaired[:1]]
 
 
 def rates(row: Row) -> str:

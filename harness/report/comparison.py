@@ -24,11 +24,12 @@ def show(comparison: Comparison, console: Console) -> None:
     """Print a comparison: fairness first, then the answers for each pair of settings, then flips."""
     console.print(Text(printable(answers.heading(comparison)), style="bold"))
     console.print()
+    console.print(Text("Fairness", style="bold"))
     console.print(_ledger(comparison))
     for _, rows in comparison.rows.groupby("pair", sort=False):
         console.print()
         console.print(_answers(rows))
-        for line in (*answers.left_out(rows), *answers.not_compared(rows)):
+        for line in (*answers.footing(rows), *answers.not_compared(rows)):
             console.print(Text(printable(line), style="dim"))
     console.print(Text(answers.ANSWERS, style="dim"))
     changed = comparison.by_turn[comparison.by_turn["answer"] == "different"]
@@ -49,8 +50,8 @@ def _table(caption: str, *headers: str) -> Table:
 
 def _ledger(comparison: Comparison) -> Table | Text:
     if not len(comparison.ledger):
-        return Text("Fairness: nothing differs besides the thing compared.", style="green")
-    table = _table(answers.FAIRNESS, "fairness: differs", "baseline", "candidate", "speed", "behaviour", "remark")
+        return Text("Nothing differs besides the thing compared.", style="green")
+    table = _table(answers.FAIRNESS, "differs", "baseline", "candidate", "speed", "behaviour", "remark")
     for row in answers.differences(comparison):
         style = "red" if "blocker" in (row["speed"], row["behaviour"]) else ""
         cells = [*(row[name] for name in ("field", "baseline_value", "candidate_value")), *_weights(row), row["remark"]]
@@ -67,18 +68,17 @@ def _answers(rows: pd.DataFrame) -> Table:
     table = Table(box=None, pad_edge=False, title=Text(printable(answers.sides(first)), style="bold"),
                   title_justify="left", header_style="bold")  # fmt: skip
     table.add_column("metric", overflow="fold")
-    for header in (first["baseline"], first["candidate"], "effect", "q", "sample"):
+    for header in (first["baseline"], first["candidate"], "effect", "q"):
         table.add_column(printable(header), justify="right", overflow="fold")
     table.add_column("answer", overflow="fold")
     for row in rows[rows["effect"].notna()].to_dict("records"):
         interval = answers.between(row)
         table.add_row(
-            answers.title(row),
+            answers.TITLES[row["metric"]],
             answers.value(row, "baseline_value"),
             answers.value(row, "candidate_value"),
             Text.assemble(answers.effect(row), ("\n" + interval if interval else "", "dim")),
             answers.q(row),
-            answers.sample(row),
             Text(printable(answers.answer(row)), style=_STYLES[row["answer"]]),
         )
     return table
@@ -90,7 +90,7 @@ def _by_turn(changed: pd.DataFrame) -> Table:
         table.add_row(
             Text(printable(answers.sides(row))),
             count(row["turn_index"]),
-            row["metric"],
+            answers.TITLES[row["metric"]],
             answers.effect(row),
             answers.between(row),
             answers.q(row),

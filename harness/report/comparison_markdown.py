@@ -53,24 +53,23 @@ def _page(comparison: Comparison) -> Iterator[str]:
 def _answers(rows: pd.DataFrame) -> Iterator[str]:
     first = rows.head(1).to_dict("records")[0]
     yield f"### {escaped(answers.sides(first))}\n"
-    headers = ["metric", str(first["baseline"]), str(first["candidate"]), "effect", "95 %", "q", "sample", "answer"]
+    headers = ["metric", str(first["baseline"]), str(first["candidate"]), "effect", "95 %", "q", "answer"]
     yield _table(
         headers,
         (
             [
-                answers.title(row),
+                answers.TITLES[row["metric"]],
                 answers.value(row, "baseline_value"),
                 answers.value(row, "candidate_value"),
                 answers.effect(row),
                 answers.between(row),
                 answers.q(row),
-                answers.sample(row),
                 answers.answer(row),
             ]
             for row in rows[rows["effect"].notna()].to_dict("records")
         ),
     )
-    for line in (*answers.left_out(rows), *answers.not_compared(rows)):
+    for line in (*answers.footing(rows), *answers.not_compared(rows)):
         yield escaped(line) + "\n"
 
 
@@ -82,7 +81,7 @@ def _breakdown(frame: pd.DataFrame, key: str, title: str) -> str:
             [
                 answers.sides(row),
                 str(row[key]),
-                row["metric"],
+                answers.TITLES[row["metric"]],
                 str(row["turns"]),
                 answers.effect(row),
                 answers.between(row),
