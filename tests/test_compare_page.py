@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.compare import ROW_COLUMNS
-from tests.commands import harness
+from tests.commands import ENVIRONMENT, harness
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ FIRST, SECOND = (
 def test_the_example_of_behaviour_shows_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Greedy replies of models that come with the package: the same every time."""
     shutil.copytree(ROOT / "prompts", tmp_path / "prompts")
-    monkeypatch.setitem(harness.__globals__["ENVIRONMENT"], "COLUMNS", "110")
+    monkeypatch.setitem(ENVIRONMENT, "COLUMNS", "110")
     shown = next(text for language, text in BLOCKS if language == "text")
 
     run, compare = (harness(*command, cwd=tmp_path) for command in FIRST)

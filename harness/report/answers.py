@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.compare import NOT_COMPARABLE, Comparison
+from harness.report.markdown import spans
 from harness.report.units import ABSENT, interval, memory, ms, number, percent
 
 Row = Mapping[Any, Any]
@@ -160,6 +161,13 @@ def footing(rows: pd.DataFrame) -> list[str]:
         f"Speed of {row['turns']} turns; not paired – {row['left_out_why']}." for row in timed.to_dict("records")
     ]
     return [samples(rows), *unpaired[:1]]
+
+
+def by_turn(turns: pd.DataFrame) -> str:
+    """At which turns the speed of a pair is different, in one line; nothing where at none."""
+    changed = turns[turns["answer"] == "different"].groupby("metric", sort=False)["turn_index"].agg(list)
+    told = [f"{TITLES[str(metric)]} {spans(numbers)}" for metric, numbers in changed.items()]
+    return f"Different at turns (of {spans(turns['turn_index'].unique().tolist())}): {'; '.join(told)}." if told else ""
 
 
 def rates(row: Row) -> str:

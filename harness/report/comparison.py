@@ -9,7 +9,7 @@ from rich.text import Text
 
 from harness.analysis.compare import Comparison
 from harness.report import answers
-from harness.report.units import count, printable
+from harness.report.units import printable
 
 _MOST_FLIPS = 20
 """More would push the answers off the screen; the other formats have them all."""
@@ -26,16 +26,13 @@ def show(comparison: Comparison, console: Console) -> None:
     console.print()
     console.print(Text("Fairness", style="bold"))
     console.print(_ledger(comparison))
-    for _, rows in comparison.rows.groupby("pair", sort=False):
+    for pair, rows in comparison.rows.groupby("pair", sort=False):
         console.print()
         console.print(_answers(rows))
-        for line in (*answers.footing(rows), *answers.not_compared(rows)):
+        where = answers.by_turn(comparison.by_turn[comparison.by_turn["pair"] == pair])
+        for line in (*answers.footing(rows), *([where] if where else []), *answers.not_compared(rows)):
             console.print(Text(printable(line), style="dim"))
     console.print(Text(answers.ANSWERS, style="dim"))
-    changed = comparison.by_turn[comparison.by_turn["answer"] == "different"]
-    if len(changed):
-        console.print()
-        console.print(_by_turn(changed))
     if len(comparison.flips):
         console.print()
         console.print(_flips(comparison.flips, console.width))
@@ -80,20 +77,6 @@ def _answers(rows: pd.DataFrame) -> Table:
             Text.assemble(answers.effect(row), ("\n" + interval if interval else "", "dim")),
             answers.q(row),
             Text(printable(answers.answer(row)), style=_STYLES[row["answer"]]),
-        )
-    return table
-
-
-def _by_turn(changed: pd.DataFrame) -> Table:
-    table = _table(answers.BY_TURN, "sides", "turn", "metric", "effect", "95 %", "q")
-    for row in changed.assign(scale="ratio", unit="s").to_dict("records"):
-        table.add_row(
-            Text(printable(answers.sides(row))),
-            count(row["turn_index"]),
-            answers.TITLES[row["metric"]],
-            answers.effect(row),
-            answers.between(row),
-            answers.q(row),
         )
     return table
 
