@@ -129,7 +129,8 @@ def compare(
     others are held against, the first if not given. `margin` is what is too small to matter: 0.05 is 5 % of a speed, 5
     points of a rate. `lane` keeps speed (with memory and loading) or behaviour only.
 
-    Raises UsageError where there is nothing to compare, StoreError where there is no run.
+    Raises UsageError where there is nothing to compare, StoreError where there is no run, ValueError where one side of
+    one's own choosing pins down what the other does not.
     """
     if margin <= 0:
         raise UsageError("margin", f"should be above 0, not {margin:g}", "0.05 is 5 % of a speed, 5 points of a rate")
@@ -181,8 +182,9 @@ def _pairs(sides: Sequence[Run | Side], by: Axis | None, base: str | None) -> tu
         several = [name for name, values in axes_of(_run(first)).items() if len(values) > 1]
         remedy = f"use --by {' or --by '.join(several)}, or name a second run" if several else "name a second run"
         raise UsageError(_run(first).run_id, "is one run: nothing to compare it with", remedy)
-    if all(isinstance(side, Side) for side in sides):
-        return tuple(Pair(first, other) for other in others), ()  # type: ignore[arg-type]  # all of them are sides
+    if any(isinstance(side, Side) for side in sides):
+        chosen = [side if isinstance(side, Side) else Side(side) for side in sides]
+        return tuple(Pair(chosen[0], other) for other in chosen[1:]), ()
     pairs: list[Pair] = []
     alone: list[Side] = []
     for other in others:

@@ -101,10 +101,6 @@ class Pair:
     def __iter__(self) -> Iterator[Side]:
         return iter((self.baseline, self.candidate))
 
-    @property
-    def swapped(self) -> Pair:
-        return Pair(self.candidate, self.baseline)
-
 
 def axes_of(run: Run) -> dict[str, Sequence[Any]]:
     """What a run has on each axis of `SETTING`, in the order of its config."""

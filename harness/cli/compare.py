@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from harness.cli.options import Results
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from harness.analysis.compare import Comparison
 
 
@@ -46,6 +43,7 @@ def compare(
 
     from harness.analysis.compare import compare as compare_runs
     from harness.report.comparison import show
+    from harness.report.comparison_json import comparison_json
     from harness.report.comparison_markdown import comparison_markdown
     from harness.report.units import printable
     from harness.store import find_run
@@ -60,7 +58,7 @@ def compare(
     elif output == "csv":
         typer.echo(found.rows.to_csv(index=False), nl=False)
     else:
-        typer.echo(json.dumps(_json(found), indent=2, ensure_ascii=False))
+        typer.echo(comparison_json(found))
     for note in () if output == "markdown" else found.notes:
         print(f"! {printable(note)}", file=sys.stderr)  # noqa: T201 – this room prints
 
@@ -81,17 +79,3 @@ def _refuse(found: Comparison) -> None:
                 for row in blockers.drop(columns=["pair", "setting"]).drop_duplicates().to_dict("records")
             ]
         )
-
-
-def _json(found: Comparison) -> dict[str, Any]:
-    def records(frame: pd.DataFrame) -> Any:
-        return json.loads(frame.to_json(orient="records"))
-
-    return {
-        "compared": found.compared,
-        "runs": [run.run_id for run in found.runs],
-        "margin": found.margin,
-        "lane": found.lane,
-        "notes": list(found.notes),
-        **{name: records(getattr(found, name)) for name in ("ledger", "rows", "by_turn", "by_conversation", "flips")},
-    }
