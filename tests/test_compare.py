@@ -172,10 +172,18 @@ def test_equal_sides_are_called_different_no_more_often_than_stated() -> None:
 
 
 def test_equal_runs_are_called_different_no_more_often_than_stated(tmp_path: Path) -> None:
+    """Two models of one run, and two runs of one model, by turns."""
     wrong = 0
     for seed in range(12):
-        run = stored(tmp_path / str(seed), noisy(seed, launch_sd=0.03), launches=2 + seed % 3, **TWO)
-        wrong += "different" in set(compare(run, by="model").rows["answer"])
+        here, launches = tmp_path / str(seed), 2 + seed % 3
+        if seed % 2:
+            found = compare(stored(here, noisy(seed, launch_sd=0.03), launches=launches, **TWO), by="model")
+        else:
+            runs = [
+                stored(here, noisy(seed + more, launch_sd=0.03), f"run-{more}", launches=launches) for more in (0, 99)
+            ]
+            found = compare(*runs)
+        wrong += "different" in set(found.rows["answer"])
 
     assert wrong <= 2  # of 12 tables at 5 %: more than two in 2 % of all cases
 
@@ -282,6 +290,14 @@ def test_strict_refuses_what_is_not_comparable(tmp_path: Path, capsys: pytest.Ca
     code, out, _ = command(capsys, *runs)
     assert code == 0
     assert "not comparable: length differs" in " ".join(out.split())
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = stored(tmp_path, models=("[bold]a", "b|*c*"))
+
+    assert "[bold]a → b|*c*" in command(capsys, run.path, "--by", "model")[1]
+    assert command(capsys, run.path, "--by", "model")[1].count("[bold]a") >= 2
+    assert r"b\|\*c\*" in command(capsys, run.path, "--by", "model", "--format", "markdown")[1]
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,13 @@ def test_values_of_both_sides_are_told(tmp_path: Path) -> None:
     assert ledger(ours, theirs) == [Difference("dtype", "float32", "bfloat16", "blocker", "blocker")]
 
 
+def test_a_run_that_was_gone_on_with_elsewhere_says_both_places(tmp_path: Path) -> None:
+    entry = {"at": "2026-01-02T04:04:05+00:00", "environment": {**ENVIRONMENT, "host": "elsewhere"}}
+    ours, theirs = stored(tmp_path, run_id="old"), stored(tmp_path, run_id="new", manifest={"resumed": [entry]})
+
+    assert ledger(ours, theirs) == [Difference("host", "testbench", "testbench or elsewhere", "suspect", None)]
+
+
 def test_on_an_accelerator_the_processor_is_a_suspect_only(tmp_path: Path) -> None:
     on_gpu = {"devices": ["cuda:0 (A)"]}
     found = ledger(run(tmp_path, "old", on_gpu), run(tmp_path, "new", on_gpu, environment={"cpu": "Another"}))

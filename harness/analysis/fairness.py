@@ -55,11 +55,17 @@ class _Field:
 
 
 def _machine(name: str) -> Callable[[Side], Any]:
-    return lambda side: side.run.manifest["environment"].get(name)
+    return lambda side: _Each(environment.get(name) for environment in _environments(side))
 
 
 def _library(name: str) -> Callable[[Side], Any]:
-    return lambda side: side.run.manifest["environment"]["libraries"].get(name)
+    return lambda side: _Each(environment["libraries"].get(name) for environment in _environments(side))
+
+
+def _environments(side: Side) -> list[Mapping[str, Any]]:
+    """Where the run was begun, and where it was gone on with."""
+    manifest = side.run.manifest
+    return [manifest["environment"], *(entry["environment"] for entry in manifest.get("resumed", ()))]
 
 
 def _fact(name: str) -> Callable[[Side], Any]:
@@ -89,7 +95,7 @@ class _Each(tuple[Any, ...]):
 
 
 _FIELDS: tuple[_Field, ...] = (
-    _Field("GPU", "machine", lambda side: [gpu["name"] for gpu in side.run.manifest["environment"]["gpus"]],
+    _Field("GPU", "machine", lambda side: _Each([gpu["name"] for gpu in each["gpus"]] for each in _environments(side)),
            "blocker", "suspect"),
     _Field("CPU", "machine", _machine("cpu"), "blocker", "suspect"),
     _Field("devices", "machine", _fact("devices"), "blocker", "suspect"),

@@ -41,7 +41,7 @@ def show(comparison: Comparison, console: Console) -> None:
 def _table(caption: str, *headers: str) -> Table:
     table = Table(box=None, pad_edge=False, caption=Text(caption), caption_justify="left", header_style="bold")
     for header in headers:
-        table.add_column(printable(header), overflow="fold")
+        table.add_column(Text(printable(header)), overflow="fold")
     return table
 
 
@@ -66,7 +66,7 @@ def _answers(rows: pd.DataFrame) -> Table:
                   title_justify="left", header_style="bold")  # fmt: skip
     table.add_column("metric", overflow="fold")
     for header in (first["baseline"], first["candidate"], "effect", "q"):
-        table.add_column(printable(header), justify="right", overflow="fold")
+        table.add_column(Text(printable(header)), justify="right", overflow="fold")
     table.add_column("answer", overflow="fold")
     for row in rows[rows["effect"].notna()].to_dict("records"):
         interval = answers.between(row)
