@@ -27,6 +27,7 @@ from harness.report.charts import Chart, charts
 from harness.report.pictures import picture, write_pictures
 from harness.report.themes import THEMES
 from harness.report.units import printable
+from tests import commands
 from tests.builders import checks, every_turn, plan, store, turn
 
 TOP_K = {f"top_k={k}": {"do_sample": True, "top_k": k, "max_new_tokens": 64} for k in (1, 10, 50)}
@@ -330,3 +331,22 @@ def test_every_colour_shows_on_its_background(theme: str, background: str) -> No
     ):
         light, dark = sorted((_luminance(colour), _luminance(background)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= least, colour
+
+
+def test_the_command_draws_charts_and_keeps_stdout_for_the_table(tmp_path: Path) -> None:
+    run = a_run(tmp_path, models=("pico",))
+    done = commands.harness("report", "a-run", "--results", str(tmp_path), "--charts", "png", "--format", "csv")
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("run_id,model,sampling,")
+    names = {path.name for path in (run.path / "charts").iterdir()}
+    assert names == {f"{chart.name}.png" for chart in charts(run)}
+    assert f"{len(names)} charts in {run.path / 'charts'}" in done.stderr
+
+
+def test_every_kind_of_chart_is_documented(drawn: dict[str, Chart]) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "charts.md").read_text(encoding="utf-8")
+
+    assert {name.partition("-")[0] for name in drawn} == {
+        name.partition("-")[0] for name in re.findall(r"^\| `([\w-]+)", page, re.MULTILINE)
+    }

@@ -62,7 +62,20 @@ _SAID: Mapping[str, _Said] = {
 }
 
 
-def headline(run: Run) -> list[tuple[str, list[str]]]:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is claimed of one question, or of several that are worth the same."""
+
+    claims: tuple[str, ...]
+    reservation: str = ""
+    """Why that is not to be relied upon; empty where somebody was told apart."""
+
+    def __str__(self) -> str:
+        between = " – " if len(self.claims) > 1 else "; "
+        return f"{'; '.join(self.claims)}{between if self.reservation else ''}{self.reservation}."
+
+
+def answers(run: Run) -> list[tuple[str, list[Answer]]]:
     """The questions that a run was made for, each with its answers: which model, which value of each swept parameter;
     of a run that has neither, which setting."""
     found = standings(run)
@@ -70,15 +83,20 @@ def headline(run: Run) -> list[tuple[str, list[str]]]:
     if found.by_model:
         names = _names(found.by_model[0])
         asked = f"{' or '.join(names)}?" if len(names) <= _MOST_NAMES else "Which model?"
-        told.append((asked, _summed_up(found.by_model, _together)))
+        told.append((asked, _summed_up(found.by_model, _leads)))
     swept: dict[tuple[str, str], list[Standing]] = {}
     for each in found.by_parameter:
         swept.setdefault((each.by, each.given), []).append(each)
-    for (parameter, given), answers in swept.items():
-        told.append((f"Which {parameter}{f' at {text(given)}' if given else ''}?", _summed_up(answers, _not_apart)))
+    for (parameter, given), of_it in swept.items():
+        told.append((f"Which {parameter}{f' at {text(given)}' if given else ''}?", _summed_up(of_it, _not_apart)))
     if not told and found.by_setting:
-        told.append(("Which setting?", _summed_up(found.by_setting, _together)))
+        told.append(("Which setting?", _summed_up(found.by_setting, _leads)))
     return told
+
+
+def headline(run: Run) -> list[tuple[str, list[str]]]:
+    """`answers` as sentences."""
+    return [(asked, [str(answer) for answer in told]) for asked, told in answers(run)]
 
 
 def sentence(standing: Standing) -> str:
@@ -86,29 +104,29 @@ def sentence(standing: Standing) -> str:
     return f"{_lead(standing)}{_told_apart(standing)}."
 
 
-def _summed_up(answers: Sequence[Standing], alike: Callable[[Sequence[Standing]], str]) -> list[str]:
-    """A sentence for every question that tells anybody apart, and one for those that do not and for the same reason."""
-    apart = [each for each in answers if len(each.tied) < len(each.others)]
+def _summed_up(standings: Sequence[Standing], claims: Callable[[Sequence[Standing]], tuple[str, ...]]) -> list[Answer]:
+    """An answer to every question that tells anybody apart, and one to those that do not and for the same reason."""
+    apart = [each for each in standings if len(each.tied) < len(each.others)]
     for_reason: dict[str, list[Standing]] = {}
-    for each in answers:
+    for each in standings:
         if each not in apart:
             for_reason.setdefault(_reason([other.effect for other in each.others]), []).append(each)
     return [
-        *(sentence(each) for each in apart),
+        *(Answer((sentence(each).removesuffix("."),)) for each in apart),
         *(
-            f"{alike(each)}{_why([other for standing in each for other in standing.others], ' – ')}."
-            for each in for_reason.values()
+            Answer(claims(alike), _why([other for standing in alike for other in standing.others]))
+            for alike in for_reason.values()
         ),
     ]
 
 
-def _together(answers: Sequence[Standing]) -> str:
-    return "; ".join(_lead(each) for each in answers)
+def _leads(alike: Sequence[Standing]) -> tuple[str, ...]:
+    return tuple(map(_lead, alike))
 
 
-def _not_apart(answers: Sequence[Standing]) -> str:
-    topics = [_SAID[each.question.name].topic for each in answers]
-    return f"{_listed(_names(answers[0]))} cannot be told apart in {_joined(topics)}"
+def _not_apart(alike: Sequence[Standing]) -> tuple[str, ...]:
+    topics = [_SAID[each.question.name].topic for each in alike]
+    return (f"{_listed(_names(alike[0]))} cannot be told apart in {_joined(topics)}",)
 
 
 def _lead(standing: Standing) -> str:
@@ -132,7 +150,8 @@ def _told_apart(standing: Standing) -> str:
     for each in standing.others:
         outcomes.setdefault(each.outcome(standing.question.direction), []).append(each)
     if [*outcomes] == ["cannot tell"] and not standing.further:
-        return _why(standing.others, "; ")
+        why = _why(standing.others)
+        return f"; {why}" if why else ""
     parts = []
     if "worse" in outcomes and len(outcomes) > 1:
         parts.append(f"{_of(outcomes['worse'])} {_are(outcomes['worse'])} worse")
@@ -141,7 +160,8 @@ def _told_apart(standing: Standing) -> str:
             f"{_of(outcomes['equivalent'])} {_are(outcomes['equivalent'])} no different within 5 % or 5 points"
         )
     if "cannot tell" in outcomes:
-        parts.append(f"{_of(outcomes['cannot tell'])} cannot be told from it{_why(outcomes['cannot tell'], ': ')}")
+        why = _why(outcomes["cannot tell"])
+        parts.append(f"{_of(outcomes['cannot tell'])} cannot be told from it{f': {why}' if why else ''}")
     if "better" in outcomes:
         parts.append(f"on turns of the very same work {_of(outcomes['better'])} did better")
     if standing.further:
@@ -149,19 +169,19 @@ def _told_apart(standing: Standing) -> str:
     return "".join(f"; {part}" for part in parts)
 
 
-def _why(tied: Sequence[Against], by: str) -> str:
+def _why(tied: Sequence[Against]) -> str:
     """Why nobody can tell, where it is for one reason, and how much more would tell."""
     effects = [each.effect for each in tied]
     basis, reason = effects[0].basis, _reason(effects)
     if basis == "one launch":
-        return f"{by}{reason} ({_LAUNCHES} launches begin to tell)"
+        return f"{reason} ({_LAUNCHES} launches begin to tell)"
     known = max((needed for effect in effects if (needed := effect.needed()) is not None), default=0)
     if basis is None or known <= effects[0].n or any(effect.basis != basis for effect in effects):
-        return f"{by}{reason}" if reason else ""
+        return reason
     small = "5 points" if all(effect.scale == "difference" and not effect.relative for effect in effects) else "5 %"
     of = "launches" if basis == "launches" else "conversations"
     would = f"would show a difference of {small}"
-    return f"{by}{reason} ({known} {would})" if reason else f"{by}{known} {of} {would}, there are {effects[0].n}"
+    return f"{reason} ({known} {would})" if reason else f"{known} {of} {would}, there are {effects[0].n}"
 
 
 def _reason(effects: Sequence[Effect]) -> str:
