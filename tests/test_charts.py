@@ -247,6 +247,7 @@ def test_hostile_labels_are_text_in_a_picture_and_nothing_else(tmp_path: Path) -
         assert set(_expressions({key: part for key, part in chart.spec.items() if key != "datasets"})) <= {
             *("datum.front", "!datum.front", "isValid(datum.text)"),
             *("datum.left ? 'right' : 'left'", "datum.left ? -8 : 8", "datum.above ? -9 : 11"),
+            "split(datum.label, ' · ')",
         }
     texts = _texts(picture(next(chart for chart in drawn if chart.name == "phases"), "svg"))
 

@@ -64,6 +64,8 @@ def charts(run: Run) -> list[Chart]:
 
 _QUALITY, _SPEED, _MEMORY = "checks_rate", "tpot_s_p50", "memory_bytes"
 _PERCENT = ".0%"
+_NUMBER = ",.4~r"
+"""Four digits and no exponent, as d3-format says it."""
 _REASONS = {_QUALITY: "most checks passed", _SPEED: "fastest", _MEMORY: "least memory", BALANCED: "balanced"}
 _MEMORIES = ("peak_memory_bytes", "kv_cache_bytes", "host_rss_bytes")
 """What grows with the context, as near to it as it was measured: the first that is known."""
@@ -118,8 +120,8 @@ def _trade_off(run: Run, labels: Labels) -> Iterator[Chart]:
         beside = [row for row in rows if row["text"] and row["left"] is side]
         for place, row in enumerate(sorted(beside, key=lambda row: -row[y_field])):
             row["above"] = place % 2 == 0
-    speed = Axis("ms", drawn("tpot_s")[0], ".4~g")
-    quality, memory = Axis("quality", "Checks passed", _PERCENT), Axis("mib", "Peak memory (MiB)", ".4~g")
+    speed = Axis("ms", drawn("tpot_s")[0], _NUMBER)
+    quality, memory = Axis("quality", "Checks passed", _PERCENT), Axis("mib", "Peak memory (MiB)", _NUMBER)
     sides = (quality, [memory]) if y == _QUALITY else (memory, [])
     anyone = any(BALANCED in reasons for reasons in found.recommended.values())
     balanced = "Balanced gives up least where it gives up most. " if anyone else ""
@@ -143,7 +145,7 @@ class _Response:
     value: str
     bounds: tuple[str, str] | None
     factor: float = 1.0
-    format: str = ".4~g"
+    format: str = _NUMBER
     zero: bool = False
 
 
@@ -168,14 +170,15 @@ def _responses(run: Run, _: Labels) -> Iterator[Chart]:
         labels = Labels(table, ("model", "rest", "concurrency"))
         numeric = all(sweep.numeric for sweep in each)
         ticks = tuple(dict.fromkeys(value for sweep in each for value, _ in sweep.samplings)) if numeric else ()
-        x = Axis("value", parameter, ".6~g" if numeric else "", ordinal=not numeric, ticks=ticks)
+        x = Axis("value", parameter, _NUMBER if numeric else "", ordinal=not numeric, ticks=ticks)
         for of in _RESPONSES:
             known = table[table[of.value].notna()]
             if known["value"].nunique() < 2:
                 continue
             rows = [{**labels(row), "value": row["value"], **_point(row, of)} for row in records(known)]
             caption = speed_caption(run) if of.name.endswith("_s") else behaviour_caption(run)
-            band = of.bounds is not None and any(row["low"] is not None for row in rows)
+            few = len({row["setting"] for row in rows}) <= _MOST_BANDS
+            band = few and any(row.get("low") is not None for row in rows)
             yield Chart(
                 f"response-{parameter}-{of.name}",
                 f"{of.title} by {parameter}",
@@ -216,7 +219,7 @@ def _distributions(run: Run, labels: Labels) -> Iterator[Chart]:
             f"{title}: share of turns at or below",
             f"The answered turns of each setting, over all launches and repeats; no intervals.{_chosen(points)}",
             distributions(
-                rows, Axis("value", title, ".4~g"), Axis("share", "turns", _PERCENT, zero=True), labels.series
+                rows, Axis("value", title, _NUMBER), Axis("share", "turns", _PERCENT, zero=True), labels.series
             ),
         )
 
@@ -239,7 +242,7 @@ def _growth(run: Run, labels: Labels) -> Iterator[Chart]:
                 f"growth-{metric}",
                 f"{title} by turn",
                 f"p50 of the turns at each position, from 0.{' ' + speed_caption(run) if timed else ''}",
-                curves(rows, _turns(known), Axis("y", title, ".4~g"), labels.series, band=band),
+                curves(rows, _turns(known), Axis("y", title, _NUMBER), labels.series, band=band),
             )
         points = along_context(run, metric)
         if points.frame["context"].nunique() >= CONTEXTS_FOR_A_SLOPE:
@@ -252,8 +255,8 @@ def _growth(run: Run, labels: Labels) -> Iterator[Chart]:
                         {**labels(row), "context": row["context"], "value": factor * row["value"]}
                         for row in records(points.frame)
                     ],
-                    Axis("context", "context (tokens)", ".6~g"),
-                    Axis("value", title, ".4~g"),
+                    Axis("context", "context (tokens)", _NUMBER),
+                    Axis("value", title, _NUMBER),
                     labels.series,
                 ),
             )
@@ -287,7 +290,10 @@ def _phases(run: Run, labels: Labels) -> Iterator[Chart]:
         "Mean over the answered turns: unlike medians, means add up. Prefill ends with the first id: it holds the "
         f"first sample and one sync. No intervals.{_first(known, phases)}",
         stacked_bars(
-            rows, Axis("ms", "mean time of a turn (ms)", ".4~g"), settings, [name.removesuffix("_s") for name in PHASES]
+            rows,
+            Axis("ms", "mean time of a turn (ms)", _NUMBER),
+            settings,
+            [name.removesuffix("_s") for name in PHASES],
         ),
     )
 
@@ -312,8 +318,8 @@ def _over_time(run: Run, labels: Labels) -> Iterator[Chart]:
         f"launches, with their numbers: a level that creeps between them is a drift.{_chosen(points)}",
         scatter(
             [{**labels(row), "second": row["second"], "value": factor * row["value"]} for row in records(points.frame)],
-            Axis("second", "time since the first turn (s)", ".6~g", zero=True),
-            Axis("value", title, ".4~g"),
+            Axis("second", "time since the first turn (s)", _NUMBER, zero=True),
+            Axis("value", title, _NUMBER),
             labels.series,
             marks if len(marks) > 1 else (),
         ),
@@ -345,7 +351,7 @@ def _launches(run: Run, labels: Labels) -> Iterator[Chart]:
             dots(
                 rows,
                 intervals,
-                Axis("value", title, ".4~g"),
+                Axis("value", title, _NUMBER),
                 list(dict.fromkeys(row["setting"] for row in rows)),
                 labels.series,
             ),

@@ -23,8 +23,11 @@ _LOGARITHMIC_FROM = 30
 """When the greatest value is so many times the smallest, a straight scale shows the small ones as nothing."""
 _DIGITS = 4
 _HEIGHT = 220
+_ROW_HEIGHT = 30
 _ROWS, _MARKS, _SETTINGS = "rows", "marks", "settings"
 """What data are called in a spec."""
+BETWEEN = " · "
+"""Between the parts of what a setting is called."""
 _NAMES = ("setting", "hue", "dash")
 """The fields that name a row."""
 
@@ -107,17 +110,17 @@ def scatter(rows: Sequence[Row], x: Axis, y: Axis, series: Series, marks: Sequen
 def dots(rows: Sequence[Row], intervals: Sequence[Row], x: Axis, settings: Sequence[str], series: Series) -> Spec:
     """A line of dots per setting, one below the other; `intervals` are drawn behind them from `low` to `high`."""
     alt = _altair()
-    places = alt.Y("setting", type="nominal", sort=list(settings), title=None)
+    places = _one_below_the_other(settings)
     across = _position(alt.X, x, [*rows, *({x.field: row[end]} for row in intervals for end in ("low", "high"))])
     points = alt.Chart().mark_point(size=45, opacity=0.7)
     chart = points.encode(
         x=across, y=places, **_told_apart(series), tooltip=[alt.Tooltip("launch:Q", title="launch"), *_tooltip([x])]
     )
     if not intervals:
-        return _spec(rows, chart, height=alt.Step(24))
+        return _spec(rows, chart, height=alt.Step(_ROW_HEIGHT))
     spans = _looked_up(alt.Chart(alt.NamedData(_MARKS))).mark_rule(strokeWidth=8, opacity=0.25)
     behind = spans.encode(x=alt.X("low", type="quantitative"), x2="high", y=places, **_told_apart(series))
-    return _spec(rows, alt.layer(behind, chart), height=alt.Step(24), marks=intervals)
+    return _spec(rows, alt.layer(behind, chart), height=alt.Step(_ROW_HEIGHT), marks=intervals)
 
 
 def stacked_bars(rows: Sequence[Row], x: Axis, settings: Sequence[str], parts: Sequence[str]) -> Spec:
@@ -130,7 +133,7 @@ def stacked_bars(rows: Sequence[Row], x: Axis, settings: Sequence[str], parts: S
         .mark_bar()
         .encode(
             x=alt.X(x.field, type="quantitative", title=x.title, stack="zero", axis=_axis(x)),
-            y=alt.Y("setting", type="nominal", sort=list(settings), title=None),
+            y=_one_below_the_other(settings),
             color=alt.Color("part", type="nominal", scale=alt.Scale(domain=list(parts))),
             order=alt.Order("place", type="quantitative"),
             tooltip=[
@@ -140,7 +143,7 @@ def stacked_bars(rows: Sequence[Row], x: Axis, settings: Sequence[str], parts: S
                 alt.Tooltip("share:Q", title="share", format=".1%"),
             ],
         ),
-        height=alt.Step(26),
+        height=alt.Step(_ROW_HEIGHT),
     )
 
 
@@ -237,7 +240,7 @@ def _position(channel: Any, axis: Axis, rows: Sequence[Row], *, with_band: bool 
         return channel(axis.field, type="ordinal", title=title, sort=order)
     fields = [axis.field, *(["low", "high"] if with_band else [])]
     values = [float(row[name]) for row in rows for name in fields if row.get(name) is not None]
-    kind = {"type": "log"} if _logarithmic(values) else {"zero": axis.zero}
+    kind = {"type": "log"} if not axis.zero and _logarithmic(values) else {"zero": axis.zero}
     room = {"nice": False, "padding": 12} if axis.ticks else {}
     return channel(axis.field, type="quantitative", title=title, scale=alt.Scale(**kind, **room), axis=_axis(axis))
 
@@ -246,6 +249,14 @@ def _axis(axis: Axis) -> Any:
     alt = _altair()
     ticks = {"values": list(axis.ticks)} if axis.ticks else {"tickCount": 5}
     return alt.Axis(**ticks, **({"format": axis.format} if axis.format else {}))
+
+
+def _one_below_the_other(settings: Sequence[str]) -> Any:
+    """A row per setting, what it is called on a line for each of its parts: on one it would be cut off before it tells
+    anybody apart."""
+    alt = _altair()
+    lines = alt.Axis(labelExpr=f"split(datum.label, '{BETWEEN}')", labelLineHeight=12)
+    return alt.Y("setting", type="nominal", sort=list(settings), title=None, axis=lines)
 
 
 def _logarithmic(values: Sequence[float]) -> bool:

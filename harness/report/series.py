@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.analysis.arrays import SETTING
 from harness.metrics import METRICS
-from harness.report.plots import Series
+from harness.report.plots import BETWEEN, Series
 from harness.report.units import printable
 
 _MOST_HUES = 8
@@ -31,7 +31,7 @@ class Labels:
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
         """The fields of a row that name it."""
-        named = {"setting": " · ".join(called(key, row[key]) for key in self._varying)}
+        named = {"setting": BETWEEN.join(called(key, row[key]) for key in self._varying)}
         if self._hue:
             named["hue"] = called(self._hue, row[self._hue])
         if self._dash:

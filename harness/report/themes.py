@@ -40,6 +40,7 @@ def _config(text: str, quiet: str, grid: str, series: list[str]) -> dict[str, An
             "orient": "bottom",
             "direction": "horizontal",
             "columns": 3,
+            "layout": {"bottom": {"anchor": "start", "direction": "vertical", "margin": 6}},
             "labelColor": text,
             "titleColor": text,
             "labelFontSize": 11,
