@@ -170,7 +170,7 @@ def _responses(run: Run, _: Labels) -> Iterator[Chart]:
         labels = Labels(table, ("model", "rest", "concurrency"))
         numeric = all(sweep.numeric for sweep in each)
         ticks = tuple(dict.fromkeys(value for sweep in each for value, _ in sweep.samplings)) if numeric else ()
-        x = Axis("value", parameter, _NUMBER if numeric else "", ordinal=not numeric, ticks=ticks)
+        x = Axis("value", parameter, ",.12~r" if numeric else "", ordinal=not numeric, ticks=ticks)
         for of in _RESPONSES:
             known = table[table[of.value].notna()]
             if known["value"].nunique() < 2:
