@@ -205,6 +205,16 @@ def test_a_grid_is_asked_at_each_value_of_the_other_parameter(tmp_path: Path) ->
     ]
 
 
+def test_who_has_no_value_is_said(tmp_path: Path) -> None:
+    of = plan(("pico", "nano", "mute"), conversations={"a": 1})
+    run = played(tmp_path, lambda each, index: (failed if each.model == "mute" else turn)(each, index), of)
+    found = answer(standings(run).by_model, "tpot_s")
+
+    assert (found.names, found.without) == (("pico", "nano"), ("mute",))
+    assert "mute has no such value" in sentence(found)
+    assert "mute" in answer(standings(run).by_model, "checks").names  # what fails has failed its checks
+
+
 def test_a_hostile_label_does_not_act_in_a_sentence(tmp_path: Path) -> None:
     run = played(tmp_path, turn, plan(("\x1b[2J\nnano", "\u202epico"), conversations={"a": 1}))
     text = str([*map(sentence, standings(run).by_model), *headline(run)])

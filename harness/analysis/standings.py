@@ -124,7 +124,9 @@ class Standing:
     further: int
     """How many more there are, whose values are worse than those of all the others."""
     names: tuple[str, ...]
-    """Of all of them, in the order of the config."""
+    """Of all that have a value, in the order of the config."""
+    without: tuple[str, ...]
+    """Of those that have none: where nothing was answered, or not in all of their settings."""
     given: str = ""
     """At which values of other swept parameters: `temperature=0.5`."""
 
@@ -196,16 +198,15 @@ def _named(axis: str, value: Any) -> str:
 
 
 def _asked(table: pd.DataFrame, fields: Sequence[_Field]) -> Iterator[tuple[_Field, Question, list[Contender]]]:
-    """What there is to ask, and those who have a value for it."""
+    """What there is to ask of whom: where two of them have a value at least."""
     accelerated = table["peak_memory_bytes"].notna().any()
     for each in fields:
         for question in QUESTIONS:
             if (question.of_process and each.by != "model") or (question.name == "host_memory" and accelerated):
                 continue
             contenders = [Contender(name, side, _estimate(question, rows)) for name, side, rows in each.sides]
-            known = [contender for contender in contenders if contender.estimate.value is not None]
-            if len(known) > 1:
-                yield each, question, known
+            if sum(contender.estimate.value is not None for contender in contenders) > 1:
+                yield each, question, contenders
 
 
 def _estimate(question: Question, rows: pd.DataFrame) -> Estimate:
@@ -239,10 +240,12 @@ _POOLED: Mapping[Kind, Callable[[Sequence[float]], float]] = {
 
 def _standing(each: _Field, question: Question, contenders: Sequence[Contender]) -> Standing:
     sign = 1 if question.direction == "lower" else -1
-    best, *others = sorted(contenders, key=lambda contender: sign * (contender.estimate.value or 0))
+    known = [contender for contender in contenders if contender.estimate.value is not None]
+    best, *others = sorted(known, key=lambda contender: sign * (contender.estimate.value or 0))
     against = tuple(Against(other, _effect(each, question, best, other)) for other in others[:MOST_COMPARED])
-    names = tuple(contender.name for contender in contenders)
-    return Standing(each.by, question, best, against, len(others) - len(against), names, each.given)
+    without = tuple(contender.name for contender in contenders if contender not in known)
+    names = tuple(contender.name for contender in known)
+    return Standing(each.by, question, best, against, len(others) - len(against), names, without, each.given)
 
 
 def _effect(each: _Field, question: Question, best: Contender, other: Contender) -> Effect:

@@ -101,7 +101,7 @@ def headline(run: Run) -> list[tuple[str, list[str]]]:
 
 def sentence(standing: Standing) -> str:
     """The answer to one question, with what it is worth."""
-    return f"{_lead(standing)}{_told_apart(standing)}."
+    return f"{_lead(standing)}{_lacking(standing)}{_told_apart(standing)}."
 
 
 def _summed_up(standings: Sequence[Standing], claims: Callable[[Sequence[Standing]], tuple[str, ...]]) -> list[Answer]:
@@ -121,7 +121,7 @@ def _summed_up(standings: Sequence[Standing], claims: Callable[[Sequence[Standin
 
 
 def _leads(alike: Sequence[Standing]) -> tuple[str, ...]:
-    return tuple(map(_lead, alike))
+    return tuple(_lead(each) + _lacking(each) for each in alike)
 
 
 def _not_apart(alike: Sequence[Standing]) -> tuple[str, ...]:
@@ -142,6 +142,11 @@ def _lead(standing: Standing) -> str:
         return f"{text(best.name)} {verb} {said.more} ({values})"
     lead = f"{text(best.name)} {verb} {said.most} ({_valued(best.estimate, said)})"
     return lead + (f", as did {_of(equal)}" if equal else "")
+
+
+def _lacking(standing: Standing) -> str:
+    lacking = [text(name) for name in standing.without]
+    return f", {_listed(lacking)} {'has' if len(lacking) == 1 else 'have'} no such value" if lacking else ""
 
 
 def _told_apart(standing: Standing) -> str:
