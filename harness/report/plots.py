@@ -20,10 +20,14 @@ Row = Mapping[str, Any]
 Spec = dict[str, Any]
 
 _LOGARITHMIC_FROM = 30
-"""When the greatest value is so many times the smallest, a straight scale shows the small ones as nothing."""
+"""When the greatest value is so many times the smallest, a straight scale shows the small ones as nothing …"""
+_TICKS_LOGARITHMIC_FROM = 10
+"""… and the ticks of the small ones lie upon one another."""
 _DIGITS = 4
 _HEIGHT = 220
 _ROW_HEIGHT = 30
+_TELEPHONE, _SYMBOL, _LETTER = 330, 30, 7
+"""Pixels: what a telephone leaves for a legend, what a symbol and the gap before the next take, and a wide letter."""
 _ROWS, _MARKS, _SETTINGS = "rows", "marks", "settings"
 """What data are called in a spec."""
 BETWEEN = " · "
@@ -240,7 +244,8 @@ def _position(channel: Any, axis: Axis, rows: Sequence[Row], *, with_band: bool 
         return channel(axis.field, type="ordinal", title=title, sort=order)
     fields = [axis.field, *(["low", "high"] if with_band else [])]
     values = [float(row[name]) for row in rows for name in fields if row.get(name) is not None]
-    kind = {"type": "log"} if not axis.zero and _logarithmic(values) else {"zero": axis.zero}
+    limit = _TICKS_LOGARITHMIC_FROM if axis.ticks else _LOGARITHMIC_FROM
+    kind = {"type": "log"} if not axis.zero and _ratio(values) >= limit else {"zero": axis.zero}
     room = {"nice": False, "padding": 12} if axis.ticks else {}
     return channel(axis.field, type="quantitative", title=title, scale=alt.Scale(**kind, **room), axis=_axis(axis))
 
@@ -259,17 +264,18 @@ def _one_below_the_other(settings: Sequence[str]) -> Any:
     return alt.Y("setting", type="nominal", sort=list(settings), title=None, axis=lines)
 
 
-def _logarithmic(values: Sequence[float]) -> bool:
+def _ratio(values: Sequence[float]) -> float:
+    """The greatest over the smallest; 1 where they have no logarithms."""
     known = [value for value in values if math.isfinite(value)]
-    return bool(known) and min(known) > 0 and max(known) / min(known) >= _LOGARITHMIC_FROM
+    return max(known) / min(known) if known and min(known) > 0 else 1.0
 
 
 def _told_apart(series: Series, *, as_lines: bool = False) -> dict[str, Any]:
     alt = _altair()
-    shown = {"legend": alt.Legend(symbolType="stroke")} if as_lines else {}
     channels: dict[str, Any] = {"detail": alt.Detail("setting", type="nominal")}
     if series.hues:
-        channels["color"] = alt.Color("hue", type="nominal", scale=alt.Scale(domain=list(series.hues)), **shown)
+        scale, legend = alt.Scale(domain=list(series.hues)), _legend(series.hues, as_lines=as_lines)
+        channels["color"] = alt.Color("hue", type="nominal", scale=scale, legend=legend)
     return channels
 
 
@@ -277,8 +283,14 @@ def _dashed(series: Series) -> dict[str, Any]:
     alt = _altair()
     if not series.dashes:
         return {}
-    scale, legend = alt.Scale(domain=list(series.dashes)), alt.Legend(symbolType="stroke")
+    scale, legend = alt.Scale(domain=list(series.dashes)), _legend(series.dashes, as_lines=True)
     return {"strokeDash": alt.StrokeDash("dash", type="nominal", scale=scale, legend=legend)}
+
+
+def _legend(names: Sequence[str], *, as_lines: bool) -> Any:
+    """With as many names in a row as a telephone has room for."""
+    columns = _TELEPHONE // (_SYMBOL + _LETTER * max(map(len, names)))
+    return _altair().Legend(columns=max(1, columns), **({"symbolType": "stroke"} if as_lines else {}))
 
 
 def _tooltip(axes: Sequence[Axis], *, band: bool = False, setting: bool = True) -> list[Any]:
