@@ -29,6 +29,8 @@ DOORS = {
     "pandas": {"analysis", "report"},
     "pyarrow": {"analysis", "report"},
     "scipy": {"analysis"},
+    "altair": {"report"},
+    "vl_convert": {"report"},
     "typer": {"cli"},
     "rich": {"report", "cli"},
     "ruamel": {"documents", "conversations"},

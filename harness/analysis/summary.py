@@ -26,8 +26,8 @@ SPEED = ("ttft_s", "tpot_s", "output_tokens_per_s", "e2e_s")
 """The speed metrics of a setting, each with p50 and interval."""
 TAILS = ("ttft_s", "tpot_s")
 """Those with p95 and p99, where there are samples enough."""
-_OF_TURNS = ("prompt_tokens", "cached_tokens", "completion_tokens", "tokens_left", "dropped_messages")
 _MEMORY = ("peak_memory_bytes", "device_used_bytes", "host_rss_bytes", "kv_cache_bytes")
+_OF_TURNS = ("prompt_tokens", "cached_tokens", "completion_tokens", "tokens_left", "dropped_messages", *_MEMORY)
 EFFORT = ("energy_j", "energy_per_token_j", "bandwidth_utilisation", "prefill_flop_utilisation")
 """What a turn took of the machine, and how much of the machine's best that is: each with its p50."""
 STEADINESS = tuple(f"{metric}_{name}" for metric in SPREAD_OF for name in ("launch_sd", "turn_sd"))
@@ -83,7 +83,8 @@ def by_turn(run: Run) -> pd.DataFrame:
 
     Columns: conversations (that have such a turn) and turns with their states; checks_rate (no interval: one turn of
     a few conversations carries none); medians of prompt_tokens cached_tokens completion_tokens tokens_left
-    dropped_messages as _p50; prefill_s_p50; the `SPEED` metrics as in `by_setting`.
+    dropped_messages, and of the memory that `by_setting` has the most of, as _p50; prefill_s_p50; the `SPEED` metrics
+    as in `by_setting`.
     """
 
     def row(keys: Row, turns: View, checks: Ledger) -> Row:

@@ -16,6 +16,9 @@ def report(
     output: Annotated[
         Literal["table", "markdown", "csv", "json"], typer.Option("--format", help="What to print on stdout.")
     ] = "table",
+    charts: Annotated[
+        Literal["svg", "png"] | None, typer.Option("--charts", help="Draw charts into each run, as files of this kind.")
+    ] = None,
 ) -> None:
     """Print tables, and write report.md, summary.csv and turns.parquet into each run."""
     from rich.console import Console
@@ -30,6 +33,12 @@ def report(
     loaded = [load(find_run(named, results)) for named in runs]
     for run in loaded:
         write_reports(run)
+    if charts:
+        from harness.report.pictures import FOLDER, write_pictures
+
+        for run in loaded:
+            drawn = write_pictures(run, charts)
+            typer.echo(f"{len(drawn)} charts in {run.path / FOLDER}", err=True)
     if output == "table":
         for run in loaded:
             show(run, Console())
