@@ -17,7 +17,7 @@ from harness.analysis.phases import by_phase
 from harness.analysis.summary import STEADINESS, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
 from harness.metrics import PHASES
-from harness.report import captions
+from harness.report import captions, response
 from harness.report.units import count, interval, memory, ms, number, percent, percents, printable, share
 from harness.report.words import lane, machine, matrix
 
@@ -32,6 +32,9 @@ def show(run: Run, console: Console) -> None:
     for line in (matrix(run), lane(run), machine(run)):
         console.print(Text(printable(line), style="dim"))
     tables = [_behaviour(settings, behaviour_caption(run)), _speed(settings, speed_caption(run))]
+    if response.is_worked_out(run):
+        tables += response.terminal_tables(run)
+    tables += response.terminal_limits(run)
     if has_levels(run):
         tables.append(_throughput(throughput(run)))
     positions = run.turns["turn_index"].nunique()
