@@ -87,12 +87,11 @@ def terminal_limits(run: Run) -> Iterator[Table]:
     table = Table(box=None, pad_edge=False, caption=Text(LENGTH), caption_justify="left")
     for header in ("model", "sampling", "conversation"):
         table.add_column(header, overflow="fold")
-    headers = [header for header in _LIMITS if header != "conversation"]
-    for header in headers:
-        table.add_column(header, justify="right")
+    for header in _LIMITS:
+        table.add_column(header, justify="right", no_wrap=header == "limit")
     for row in rows.head(_ROWS).to_dict("records"):
         named = (row["model"], row["sampling"], row["conversation_id"])
-        table.add_row(*map(printable, named), *(_LIMITS[header](row) for header in headers))
+        table.add_row(*map(printable, named), *(show(row) for show in _LIMITS.values()))
     yield table
 
 
@@ -121,7 +120,10 @@ def limit_table(run: Run) -> Iterator[str]:
     rows = bitten(run)
     if len(rows):
         yield "## Where the length runs out\n"
-        yield markdown_tables.table(rows.head(_MOST_LIMITS), {**markdown_tables.LABELS, **_LIMITS})
+        yield markdown_tables.table(
+            rows.head(_MOST_LIMITS),
+            {**markdown_tables.LABELS, "conversation": lambda row: _text(row["conversation_id"]), **_LIMITS},
+        )
         if len(rows) > _MOST_LIMITS:
             yield f"The first {_MOST_LIMITS} of {len(rows)} conversations.\n"
         yield LENGTH + "\n"
@@ -137,7 +139,7 @@ def _greedy(rows: pd.DataFrame) -> set[str]:
 def _averaged(rows: pd.DataFrame) -> str:
     """What each parameter is averaged over."""
     curves = rows.loc[rows["over"] != "", ["parameter", "over"]].drop_duplicates()
-    return "".join(f" {curve.parameter}: over {printable(curve.over)}." for curve in curves.itertuples())
+    return "".join(f" {row['parameter']}: over {printable(row['over'])}." for row in curves.to_dict("records"))
 
 
 def _setting(row: Mapping[Any, Any]) -> str:
@@ -179,6 +181,14 @@ def _limit(row: Mapping[Any, Any]) -> str:
     return row["limited_by"] if pd.isna(row["limit_tokens"]) else f"{row['limited_by']}={row['limit_tokens']}"
 
 
+def _happens(row: Mapping[Any, Any]) -> str:
+    if row["refused"]:
+        return "refused"
+    if row["cut_off"]:
+        return "cut off" if row["tokens_left_at_start"] else "no room"
+    return f"{row['dropped_messages']} messages dropped"
+
+
 _LABELS: Columns = {
     "model": lambda row: _text(row["model"]),
     "setting": lambda row: escaped(_setting(row)),
@@ -186,14 +196,11 @@ _LABELS: Columns = {
     "held against": lambda row: _text(row["greedy"]),
 }
 _LIMITS: Columns = {
-    "conversation": lambda row: _text(row["conversation_id"]),
     "limit": _limit,
     "turn": lambda row: count(row["turn_index"]),
     "left at its start": lambda row: count(row["tokens_left_at_start"]),
+    "what happens": _happens,
     "in plays": lambda row: f"{count(row['bitten'])} of {count(row['plays'])}",
-    "cut off": lambda row: count(row["cut_off"]),
-    "refused": lambda row: count(row["refused"]),
-    "dropped messages": lambda row: count(row["dropped_messages"]),
     "never reached": lambda row: count(row["not_reached"]),
 }
 
