@@ -59,15 +59,20 @@ class _Placed:
 
 def sweeps(manifest: Mapping[str, Any]) -> tuple[Sweep, ...]:
     """The sweeps of a run: its parameters in the order in which they are said, named settings, and each sampling by
-    itself unless one sweep has every sampling as a value of its own. Values are in the order of the config."""
+    itself; the latter two only where no parameter has the very same rows. Values are in the order of the config."""
     samplings = {sampling["name"]: sampling["parameters"] for sampling in manifest["plan"]["samplings"]}
     names = dict.fromkeys(name for parameters in samplings.values() for name in parameters)
     found = [sweep for name in names for sweep in _laid_out(name, _by_parameter(name, samplings))]
-    found += _laid_out(NAMED, _by_setting(manifest, samplings))
-    alone = any(sweep.over == "" and len(sweep.levels) == len(samplings) for sweep in found)
-    if not alone:
-        found.append(Sweep(EACH, "", tuple(Level(name, None, (name,)) for name in samplings)))
+    each = Sweep(EACH, "", tuple(Level(name, None, (name,)) for name in samplings))
+    for sweep in (*_laid_out(NAMED, _by_setting(manifest, samplings)), each):
+        if not any(_rows(sweep) == _rows(other) for other in found):
+            found.append(sweep)
     return tuple(found)
+
+
+def _rows(sweep: Sweep) -> set[tuple[str, ...]]:
+    """What tells whether two sweeps have the very same rows."""
+    return {level.samplings for level in sweep.levels}
 
 
 def _by_parameter(name: str, samplings: Mapping[str, Mapping[str, Any]]) -> Iterator[_Placed]:
