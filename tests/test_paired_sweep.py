@@ -20,7 +20,6 @@ from harness.report.response import terminal_tables
 from harness.runner.run import execute
 from harness.store import read
 from harness.studies.replay import resolve
-from tests.commands import harness as command
 
 ROOT = Path(__file__).parent.parent
 EVERYTHING = 8192
@@ -115,13 +114,3 @@ def test_max_length_says_where_it_bites(run: Run) -> None:
     assert first["bitten"] == len(turns)
     assert first["tokens_left_at_start"] == (110 - turns["prompt_tokens"]).median()
     assert length_notes(run)[0].startswith(f"pico: max_length=110 cuts off turn {first['turn_index']} of ")
-
-
-def test_both_tables_can_be_asked_for_alone(run: Run) -> None:
-    told = command("report", run.path, "--table", "response", "--format", "csv").stdout.splitlines()
-    limits = command("report", run.path, "--table", "length-limits").stdout
-
-    assert told[0].startswith("run_id,model,concurrency,parameter,over,value,number,samplings,greedy,launches")
-    assert len(told) == 1 + len(response(run))
-    assert "max_length=110" in limits
-    assert "never reached" in limits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import harness
 from harness.analysis.clusters import over_conversations
@@ -22,6 +24,9 @@ from harness.analysis.response import response
 from harness.analysis.stats import pass_rate, t_quantile
 from harness.analysis.summary import by_setting
 from harness.records import Cell, TurnRecord
+from harness.report import response as report
+from harness.report.markdown import markdown
+from harness.report.terminal import show
 from tests.builders import MS, cell, checks, failed, plan, stamps, store, turn
 
 WARM = {"do_sample": True, "temperature": 0.7}
@@ -279,6 +284,18 @@ def test_every_measure_has_its_columns_and_every_column_its_type(tmp_path: Path)
         ]  # fmt: skip
     assert frame["completion_tokens"].isna().all()
     assert list(frame.columns) == list(filled.columns)
+
+
+def test_a_very_large_run_says_that_the_table_waits_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = harness.load(Path(__file__).parent / "data" / "run-v1")
+    monkeypatch.setattr(report, "MOST_TURNS", len(run.turns) - 1)
+    console = Console(file=StringIO(), width=200)
+    show(run, console)
+    assert isinstance(console.file, StringIO)
+
+    for page in (markdown(run), console.file.getvalue()):
+        assert "harness report RUN --table response" in page
+        assert "choosing ms/token" not in page
 
 
 def test_loops_and_checks_are_counted(tmp_path: Path) -> None:

@@ -22,9 +22,7 @@ from harness.report.units import count, interval, ms, number, percent, percents,
 
 MOST_TURNS = 100_000
 """Of a larger run the ids and every reply are looked at again only when somebody asks for the table."""
-LEFT_OUT = (
-    "What a setting does is not worked out unasked for so many turns: harness report RUN --table response does it."
-)
+LEFT_OUT = f"Not worked out unasked for more than {MOST_TURNS} turns: what a setting does, harness report RUN --table response."
 _ROWS = 24
 """Of a table on a terminal; report.md has the rest."""
 _SHOWN: Mapping[str, Callable[[Any], str]] = {"s": ms, "tokens": number, "units": number, "ratio": percent}
@@ -51,9 +49,9 @@ _HEADERS = {
 }
 
 
-def is_worked_out(run: Run) -> bool:
-    """Whether a report shows the table without being asked for it."""
-    return has_sweep(run) and len(run.turns) <= MOST_TURNS
+def is_left_out(run: Run) -> bool:
+    """Whether a report does not show the table without being asked for it."""
+    return has_sweep(run) and len(run.turns) > MOST_TURNS
 
 
 def terminal_tables(run: Run) -> Iterator[Table]:
@@ -99,10 +97,7 @@ def markdown(run: Run) -> Iterator[str]:
     """Both as sections of the page; nothing where there is nothing to say."""
     if has_sweep(run):
         yield "## What a setting does\n"
-        if is_worked_out(run):
-            yield from response_tables(run)
-        else:
-            yield LEFT_OUT + "\n"
+        yield from [LEFT_OUT + "\n"] if is_left_out(run) else response_tables(run)
     yield from limit_table(run)
 
 
