@@ -22,7 +22,9 @@ from harness.report.units import count, interval, ms, number, percent, percents,
 
 MOST_TURNS = 100_000
 """Of a larger run the ids and every reply are looked at again only when somebody asks for the table."""
-LEFT_OUT = f"Not worked out unasked for more than {MOST_TURNS} turns: what a setting does, harness report RUN --table response."
+LEFT_OUT = (
+    f"Not worked out unasked for more than {MOST_TURNS} turns: what settings do. harness report RUN --table response"
+)
 _ROWS = 24
 """Of a table on a terminal; report.md has the rest."""
 _SHOWN: Mapping[str, Callable[[Any], str]] = {"s": ms, "tokens": number, "units": number, "ratio": percent}
