@@ -18,7 +18,7 @@ from tests.test_reference_docs import METRICS_PAGE, ROOT, rows
 
 PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-SMALLER = ("--repeats", "2", "--launches", "1", "--set", "sampling.max_new_tokens=4", "--set", "warmup=0")
+SMALLER = ("--repeats", "1", "--launches", "1", "--set", "sampling.max_new_tokens=4", "--set", "warmup=0")
 """The sweep of the page takes a minute; that its commands run is seen from a few tokens too."""
 
 

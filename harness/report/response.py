@@ -41,7 +41,7 @@ _HEADERS = {
     "repetition": "repetition",
     **{f"distinct_{size}": f"distinct-{size}" for size in (1, 2, 3)},
     "longest_loop": "longest loop",
-    "loop_rate": "with a loop",
+    "loop_rate": "loops",
     "agreement_rate": "repeats agree",
     "reproduction_rate": "launches agree",
     "checks_rate": "checks passed",
