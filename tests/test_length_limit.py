@@ -12,7 +12,7 @@ from rich.console import Console
 
 import harness
 from harness.analysis.frames import Run
-from harness.analysis.length_limit import bitten, length_limits, length_notes
+from harness.analysis.length_limit import bitten, length_limits, length_notes, tokens_left
 from harness.analysis.notes import notes
 from harness.report.markdown import markdown
 from harness.report.terminal import show
@@ -54,6 +54,13 @@ def test_the_first_turn_that_is_cut_off_and_what_was_left_at_its_start(tmp_path:
     assert (long["limit_tokens"], long["plays"], long["not_reached"]) == (400, 2, 0)
     assert pd.isna(long["turn_index"])
     assert bitten(run)["sampling"].tolist() == ["short"]
+    assert bitten(run)["tokens_left_by_turn"].tolist() == [[20, 9]], "medians over both plays"
+    of_short = tokens_left(run)[lambda rows: rows["sampling"] == "short"]
+    assert of_short[["turn_index", "turns", "tokens_left_at_start"]].to_numpy().tolist() == [
+        [0, 2, 20],
+        [1, 2, 9],
+        [2, 1, 1],
+    ]
     assert length_notes(run) == (
         "pico: max_length=40 cuts off turn 1 of physics (8 tokens left at its start) in 1 of 2 plays; "
         "later turns that were never reached: 1.",

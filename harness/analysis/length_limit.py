@@ -37,33 +37,11 @@ def length_limits(run: Run) -> pd.DataFrame:
     cutting the reply off, refused by refusing the prompt; tokens_left_at_start, the median over these, and
     dropped_messages, the most.
     """
-    everything = view(run)
-    seen = everything.where(everything["state"] != STATES.index("missing"))
-    turns = run.turns.iloc[seen.rows]
-    setting = turns[list(SETTING)].groupby(list(SETTING), sort=False, observed=True).ngroup().to_numpy()
-    _, first_row, place = np.unique(
-        setting * (int(seen["conversation"].max(initial=0)) + 1) + seen["conversation"],
-        return_index=True, return_inverse=True,
-    )  # fmt: skip
-    cut_off = turns["finish_reason"].isin(REASONS).to_numpy() & (seen["state"] == STATES.index("done"))
-    refused = (turns["error"] == _REFUSED).to_numpy(dtype=bool, na_value=False)
-    told = pd.DataFrame(
-        {
-            "place": place,
-            "turn_index": seen["turn_index"].astype(np.int64),
-            "not_reached": seen["state"] == STATES.index("not_reached"),
-            "cut_off": cut_off,
-            "refused": refused,
-            "bitten": cut_off | refused | (seen["dropped_messages"] > 0),
-            "tokens_left_at_start": np.where(refused, 0, seen["tokens_left"] + seen["completion_tokens"]),
-            "dropped_messages": seen["dropped_messages"],
-        }
-    )
+    places, told = _told(run)
     begun = told["turn_index"] == told.groupby("place")["turn_index"].transform("min")
     biting = told[told["bitten"]]
     biting = biting[biting["turn_index"] == biting.groupby("place")["turn_index"].transform("min")]
-    found = turns[_PLACE].iloc[first_row].reset_index(drop=True)
-    found = found.merge(_limits(run), how="left", on=["model", "sampling"])
+    found = places.merge(_limits(run), how="left", on=["model", "sampling"])
     found["on_overflow"] = pd.Series(run.plan["on_overflow"], found.index, dtype="string")
     by_place = {"plays": begun.groupby(told["place"]).sum(), "not_reached": told.groupby("place")["not_reached"].sum()}
     at_first = biting.groupby("place").agg(
@@ -75,10 +53,32 @@ def length_limits(run: Run) -> pd.DataFrame:
     return pd.concat([found, counted.astype(types)], axis=1)
 
 
+def tokens_left(run: Run) -> pd.DataFrame:
+    """One row per turn of the rows of `length_limits`: run_id model sampling concurrency conversation_id turn_index;
+    turns, in how many plays it was reached; tokens_left_at_start, their median, absent where no limit is known."""
+    places, told = _told(run)
+    reached = told[~told["not_reached"]].groupby(["place", "turn_index"])["tokens_left_at_start"]
+    counted = reached.agg(["size", "median"]).reset_index()
+    return pd.concat(
+        [
+            places.iloc[counted["place"]].reset_index(drop=True),
+            counted["turn_index"].astype("Int64"),
+            counted["size"].astype("Int64").rename("turns"),
+            counted["median"].astype("Float64").rename("tokens_left_at_start"),
+        ],
+        axis=1,
+    )
+
+
 def bitten(run: Run) -> pd.DataFrame:
-    """The rows of `length_limits` in which the limit bites."""
+    """The rows of `length_limits` in which the limit bites, with tokens_left_by_turn: the tokens left at the start of
+    each turn until then, the first turn first."""
     limits = length_limits(run)
-    return limits[limits["turn_index"].notna()].reset_index(drop=True)
+    found = limits[limits["turn_index"].notna()].reset_index(drop=True)
+    until = tokens_left(run).merge(found[[*_PLACE, "turn_index"]], on=_PLACE, suffixes=("", "_of_bite"))
+    until = until[until["turn_index"] <= until["turn_index_of_bite"]]
+    left = until.groupby(_PLACE)["tokens_left_at_start"].agg(list).rename("tokens_left_by_turn")
+    return found.merge(left.reset_index(), how="left", on=_PLACE)
 
 
 def length_notes(run: Run) -> tuple[str, ...]:
@@ -114,6 +114,34 @@ def _sentence(rows: pd.DataFrame) -> str:
     if lost := int(rows["not_reached"].sum()):
         said += f"; later turns that were never reached: {lost}"
     return f"{first['model']}: {name} {said}."
+
+
+@once_per_run
+def _told(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The places – settings and conversations –, and what there is to know of each played turn: `place` is the row of
+    its place."""
+    everything = view(run)
+    seen = everything.where(everything["state"] != STATES.index("missing"))
+    turns = run.turns.iloc[seen.rows]
+    setting = turns[list(SETTING)].groupby(list(SETTING), sort=False, observed=True).ngroup().to_numpy()
+    _, first_row, place = np.unique(
+        setting * (int(seen["conversation"].max(initial=0)) + 1) + seen["conversation"],
+        return_index=True, return_inverse=True,
+    )  # fmt: skip
+    cut_off = turns["finish_reason"].isin(REASONS).to_numpy() & (seen["state"] == STATES.index("done"))
+    refused = (turns["error"] == _REFUSED).to_numpy(dtype=bool, na_value=False)
+    return turns[_PLACE].iloc[first_row].reset_index(drop=True), pd.DataFrame(
+        {
+            "place": place,
+            "turn_index": seen["turn_index"].astype(np.int64),
+            "not_reached": seen["state"] == STATES.index("not_reached"),
+            "cut_off": cut_off,
+            "refused": refused,
+            "bitten": cut_off | refused | (seen["dropped_messages"] > 0),
+            "tokens_left_at_start": np.where(refused, 0, seen["tokens_left"] + seen["completion_tokens"]),
+            "dropped_messages": seen["dropped_messages"],
+        }
+    )
 
 
 def _limits(run: Run) -> pd.DataFrame:

@@ -119,7 +119,12 @@ def limit_table(run: Run) -> Iterator[str]:
         yield "## Where the length runs out\n"
         yield markdown_tables.table(
             rows.head(_MOST_LIMITS),
-            {**markdown_tables.LABELS, "conversation": lambda row: _text(row["conversation_id"]), **_LIMITS},
+            {
+                **markdown_tables.LABELS,
+                "conversation": lambda row: _text(row["conversation_id"]),
+                **_LIMITS,
+                "left turn by turn": lambda row: ", ".join(map(count, row["tokens_left_by_turn"])),
+            },
         )
         if len(rows) > _MOST_LIMITS:
             yield f"The first {_MOST_LIMITS} of {len(rows)} conversations.\n"
