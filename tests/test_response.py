@@ -105,7 +105,7 @@ class TestDivergence:
     def test_where_the_first_id_differs(self, tmp_path: Path) -> None:
         """Against 1 2 3 4: one repeat the same, one from id 2 on, one that ends where greedy goes on."""
         greedy = [said("greedy", "g", (1, 2, 3, 4), repeat=repeat) for repeat in range(3)]
-        ids = [(1, 2, 3, 4), (1, 2, 9, 4, 5), (1, 2, 3)]
+        ids = [(1, 2, 3, 4), (1, 2, 2**32, 4, 5), (1, 2, 3)]
         warm = [said("k=5", "w", each, repeat=repeat) for repeat, each in enumerate(ids)]
         rows = rows_of(tmp_path, [*greedy, *warm], self.of(repeats=3))
 

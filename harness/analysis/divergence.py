@@ -109,14 +109,14 @@ def _ids(run: Run, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[_Whole, _Lis
 class _Lists:
     """Lists of ids: where each begins among the values, and how long it is."""
 
-    values: npt.NDArray[np.int32]
+    values: npt.NDArray[np.int64]
     start: _Whole
     size: _Whole
 
 
 def _gathered(run: Run, wanted: npt.NDArray[np.bool_]) -> _Lists:
     """The ids of the wanted rows, for every row of `Run.turns`; those of others are empty."""
-    parts, at = [np.empty(0, np.int32)], 0
+    parts, at = [np.empty(0, np.int64)], 0
     start, size = np.zeros((2, len(wanted)), dtype=np.int64)
     for rows, ids in _ids(run, wanted):
         start[rows], size[rows] = at + ids.start, ids.size
