@@ -126,8 +126,8 @@ class TestWarnings:
     def test_sampling_parameters_without_sampling(self) -> None:
         settings = effective({"top_k": 10, "temperature": 0.7, "max_new_tokens": 5})
         assert settings.warnings == (
-            "temperature=0.7 has no effect: do_sample is false",
-            "top_k=10 has no effect: do_sample is false",
+            "temperature=0.7 has no effect: do_sample=false",
+            "top_k=10 has no effect: do_sample=false",
         )
         assert "top_k" not in settings.values
 

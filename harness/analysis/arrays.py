@@ -60,6 +60,7 @@ def view(run: Run) -> View:
     `state`        the position in `STATES`
     `conversation` a code of conversation_id
     `place`        a code of (conversation_id, turn_index): which turn of the script it is
+    `asked`        a code of (place, prompt_hash): the same turn with the very same prompt; -1 where it tells no prompt
     `cut_off`, `fixed`, `random`   1 where the reply was cut off, forced to its length, or comes from random weights
     """
     return View(_Arrays(run.turns), np.arange(len(run.turns)))
@@ -88,6 +89,12 @@ def _place(turns: pd.DataFrame, arrays: _Arrays) -> Array:
     return place
 
 
+def _asked(turns: pd.DataFrame, arrays: _Arrays) -> Array:
+    prompt, known = pd.factorize(turns["prompt_hash"])
+    asked: Array = np.where(prompt < 0, -1, arrays["place"] * len(known) + prompt)
+    return asked
+
+
 def _is(column: pd.Series[Any], text: str) -> Array:
     return (column == text).to_numpy(dtype=bool, na_value=False)
 
@@ -98,6 +105,7 @@ _CODES: dict[str, Callable[[pd.DataFrame, _Arrays], Array]] = {
     "state": lambda turns, _: pd.Index(STATES).get_indexer(pd.Index(turns["state"])),
     "conversation": lambda turns, _: pd.factorize(turns["conversation_id"])[0],
     "place": _place,
+    "asked": _asked,
     "cut_off": lambda turns, _: turns["finish_reason"].isin(CUT_OFF).to_numpy(dtype=np.float64),
     "fixed": lambda turns, _: _is(turns["length"], "fixed"),
     "random": lambda turns, _: _is(turns["weights"], "random"),

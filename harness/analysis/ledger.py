@@ -6,15 +6,14 @@ not yet played to their end – contribute nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.analysis.arrays import STATES, Array, View
 from harness.analysis.frames import Run, once_per_run
+from harness.analysis.settings import in_effect, is_greedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +76,6 @@ def ledger(run: Run) -> Ledger:
             (model["label"], sampling["name"])
             for model in run.plan["models"]
             for sampling in run.plan["samplings"]
-            if not _samples(run, model["label"], sampling)
+            if is_greedy(in_effect(run, model["label"], sampling))
         ),
     )
-
-
-def _samples(run: Run, model: str, sampling: Mapping[str, Any]) -> bool:
-    """Whether a setting draws at random, as generation really ran, or else as was asked for.
-
-    `do_sample` is False where nobody says otherwise (transformers.GenerationConfig), and a draw from the one most
-    likely token is no draw.
-    """
-    parameters: Mapping[str, Any] = sampling["parameters"]
-    for launch in run.manifest["launches"]:
-        if launch["model"] == model and sampling["name"] in launch.get("effective", {}):
-            parameters = {**parameters, **launch["effective"][sampling["name"]]["values"]}
-    return bool(parameters.get("do_sample", False)) and parameters.get("top_k") != 1

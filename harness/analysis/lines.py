@@ -90,15 +90,20 @@ SCHEMA = pa.schema(
         ("notices", pa.list_(_STRING)),
     ]
 )
-"""What is read of a line: everything but the generated ids, which no report shows."""
+"""What is read of a line: everything but the generated ids, which hardly a report looks at."""
 _NEVER_NULL = ("turn_index", "seed", "started_at", "user", "batch_size")
+IDS = pa.schema(
+    [*(SCHEMA.field(name) for name in ("circumstances", *_NEVER_NULL)), ("completion_ids", pa.list_(_INT))]
+)
+"""The generated ids, and what tells whose they are."""
 
 
 _Made = TypeVar("_Made")
 
 
-def each_batch(path: Path, make: Callable[[pa.RecordBatch], _Made]) -> Iterator[_Made]:
-    """What `make` makes of the records of a run, some thousand at a time, in their order; a torn last line is left out.
+def each_batch(path: Path, make: Callable[[pa.RecordBatch], _Made], wanted: pa.Schema = SCHEMA) -> Iterator[_Made]:
+    """What `make` makes of the records of a run – of the `wanted` fields –, some thousand at a time, in their order; a
+    torn last line is left out.
 
     Several batches are parsed and made at once, each in a thread. Raises StoreError where a line is no record.
     """
@@ -106,7 +111,7 @@ def each_batch(path: Path, make: Callable[[pa.RecordBatch], _Made]) -> Iterator[
         under_way: deque[Future[_Made]] = deque()
         try:
             for block in blocks(path, _BLOCK):
-                under_way.append(threads.submit(lambda text: make(_parsed(text)), block))
+                under_way.append(threads.submit(lambda text: make(_parsed(text, wanted)), block))
                 if len(under_way) > _THREADS:
                     yield under_way.popleft().result()
             while under_way:
@@ -117,12 +122,12 @@ def each_batch(path: Path, make: Callable[[pa.RecordBatch], _Made]) -> Iterator[
             raise StoreError(str(path / TURNS), fact, "restore the file from a backup") from error
 
 
-def _parsed(text: bytes) -> pa.RecordBatch:
+def _parsed(text: bytes, wanted: pa.Schema) -> pa.RecordBatch:
     """Raises ArrowInvalid where a line is no record."""
     table = pj.read_json(
         pa.BufferReader(text),
         read_options=pj.ReadOptions(use_threads=False, block_size=len(text)),
-        parse_options=pj.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="ignore"),
+        parse_options=pj.ParseOptions(explicit_schema=wanted, unexpected_field_behavior="ignore"),
     )
     (batch,) = table.to_batches()
     if _has_holes(batch):

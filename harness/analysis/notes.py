@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from harness.analysis.ceilings import impossible
 from harness.analysis.frames import Run
+from harness.analysis.length_limit import length_notes
 from harness.analysis.samples import sampler_note
+from harness.analysis.settings import twins
 from harness.analysis.stability import instabilities, stabilities
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE
 
@@ -71,6 +73,8 @@ def notes(run: Run) -> tuple[str, ...]:
         found.append("length: natural – replies differ in length; tok/s and end-to-end time depend on it, TPOT hardly.")
     if run.plan["length"] == "fixed":
         found.append("length: fixed – replies are forced to their length: read speed here, not eloquence.")
+    found += twins(run)
+    found += length_notes(run)
     found += instabilities(stabilities(run))
     found += impossible(run)
     return tuple(found)

@@ -112,6 +112,35 @@ def select(table: pa.Table, plan: Mapping[str, Any]) -> Slots:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where the records of a run stand among its slots, which are the rows of `Run.turns`."""
+
+    axes: Axes
+    keys: _Whole
+    """By slot, ascending: its cell and its turn as one number."""
+    turns: int
+    """One more than the highest turn index: what such a number counts cells by."""
+
+    @classmethod
+    def of(cls, plan: Mapping[str, Any]) -> Rows:
+        axes, script = Axes.of(plan), _Script.of(plan)
+        cell, position, _ = script.slots(axes)
+        turn_index = script.turn[np.unravel_index(cell, axes.shape)[3], position]
+        turns = int(turn_index.max(initial=0)) + 1
+        return cls(axes, cell * turns + turn_index, turns)
+
+    def of_records(self, table: pa.Table) -> _Whole:
+        """The row of each record of a measured turn, whatever its attempt; -1 for what is none. The table has the
+        columns of `Run.turns` that name the cell, `turn_index` and `phase`."""
+        cells, turn_index = self.axes.cells(table), _ints(table["turn_index"])
+        measured = pc.equal(table["phase"], "measure").to_numpy() & (cells >= 0) & (turn_index < self.turns)
+        key = np.where(measured, cells * self.turns + turn_index, -1)
+        row = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
+        found: _Whole = np.where(self.keys[row] == key, row, -1)
+        return found
+
+
 def _ints(column: pa.ChunkedArray) -> _Whole:
     numbers: _Whole = column.to_numpy()
     return numbers

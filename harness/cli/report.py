@@ -19,14 +19,25 @@ def report(
     charts: Annotated[
         Literal["svg", "png"] | None, typer.Option("--charts", help="Draw charts into each run, as files of this kind.")
     ] = None,
+    table: Annotated[
+        Literal["response", "length-limits"] | None,
+        typer.Option(
+            help="Print this table alone: what each setting does, or where max_length and the context bite. Without it "
+            "csv and json hold the figures by setting."
+        ),
+    ] = None,
 ) -> None:
     """Print tables, and write report.md, summary.csv and turns.parquet into each run."""
     from rich.console import Console
 
     from harness.analysis.frames import load
-    from harness.analysis.summary import by_settings
+    from harness.analysis.length_limit import length_limits
+    from harness.analysis.response import response
+    from harness.analysis.summary import by_setting
+    from harness.analysis.tables import of_several
     from harness.report.files import write_reports
     from harness.report.markdown import markdown
+    from harness.report.response import ALONE
     from harness.report.terminal import show
     from harness.store import find_run
 
@@ -39,13 +50,17 @@ def report(
         for run in loaded:
             drawn = write_pictures(run, charts)
             typer.echo(f"{len(drawn)} charts in {run.path / FOLDER}", err=True)
-    if output == "table":
-        for run in loaded:
-            show(run, Console())
-    elif output == "markdown":
-        for run in loaded:
-            typer.echo(markdown(run))
-    else:
-        table = by_settings(loaded)
-        text = table.to_csv(index=False) if output == "csv" else table.to_json(orient="records", indent=2) + "\n"
+    if output in ("csv", "json"):
+        frame = {"response": response, "length-limits": length_limits}.get(table or "", by_setting)
+        found = of_several(map(frame, loaded))
+        text = found.to_csv(index=False) if output == "csv" else found.to_json(orient="records", indent=2) + "\n"
         typer.echo(text, nl=False)
+        return
+    for run in loaded:
+        if output == "markdown":
+            typer.echo(markdown(run) if table is None else "\n".join(ALONE[table].markdown(run)))
+        elif table is None:
+            show(run, Console())
+        else:
+            for each in ALONE[table].terminal(run):
+                Console().print(each, "")

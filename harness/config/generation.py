@@ -131,6 +131,11 @@ GENERATION_PARAMETERS: Mapping[str, Parameter] = {
     "force_words_ids": Parameter("id_lists", refused=_REMOTE),
 }
 
+SAMPLING_ONLY = (
+    "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
+)  # fmt: skip
+"""What decides which id is drawn, and does nothing where none is: without `do_sample`."""
+
 # Arguments of `generate` that people write beside the parameters, and where the harness has them.
 NOT_PARAMETERS: Mapping[str, str] = {
     "seed": "every turn has its own seed, made from the top-level seed",

@@ -34,10 +34,16 @@ PLAIN_UNIT = re.compile(r"\w{1,10}|[^\w\s]")
 """The same units within plain text, found four times as fast."""
 
 
-def repetition(text: str) -> float:
-    """The share of the text's units that are repeated, in [0, 1]."""
+def units_of(text: str) -> list[str]:
+    """The units of a text, in its order."""
     text = text.casefold()
     units: list[str] = (PLAIN_UNIT if PLAIN.fullmatch(text) else _UNIT).findall(text)
+    return units
+
+
+def repetition(text: str) -> float:
+    """The share of the text's units that are repeated, in [0, 1]."""
+    units = units_of(text)
     runs = list(zip(*(units[start:] for start in range(RUN)), strict=False))
     if len(set(runs)) == len(runs):
         return 0.0

@@ -28,3 +28,17 @@ COLD_START = (
     "Cold start, which is in no other figure: load = imports + weights + first forward + compile; first turn is the "
     "end to end time of the first one, warm-up or not."
 )
+RESPONSE_SPEED = (
+    "What a setting costs: choosing a token is the time per token beyond greedy's after the same prompt, over the "
+    "steps that both made; TPOT and end to end are of a typical turn. 95 % intervals over launches, none with a single "
+    "one; tokens and cut off over conversations. A value is averaged over the same values of everything else."
+)
+RESPONSE_BEHAVIOUR = (
+    "What a setting changes: repetition, distinct-n and loops within a reply; how often repeats of a turn give the "
+    "same answer to the same prompt; checks; how many replies differ from greedy's to the same prompt, and from which "
+    "id on. 95 % intervals over conversations."
+)
+LENGTH = (
+    "Where the length runs out: the first turn at which max_length or the context cuts a reply off, refuses a prompt, "
+    "or has messages dropped; how many tokens were left for the reply; how many turns were never reached."
+)

@@ -14,10 +14,11 @@ from harness.analysis.context_limit import limits_met
 from harness.analysis.frames import Run
 from harness.analysis.notes import behaviour_caption, notes, speed_caption
 from harness.analysis.phases import by_phase
+from harness.analysis.response import has_sweep
 from harness.analysis.summary import STEADINESS, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
 from harness.metrics import PHASES
-from harness.report import captions
+from harness.report import captions, response
 from harness.report.units import count, interval, memory, ms, number, percent, percents, printable, share
 from harness.report.words import lane, machine, matrix
 
@@ -32,6 +33,9 @@ def show(run: Run, console: Console) -> None:
     for line in (matrix(run), lane(run), machine(run)):
         console.print(Text(printable(line), style="dim"))
     tables = [_behaviour(settings, behaviour_caption(run)), _speed(settings, speed_caption(run))]
+    if has_sweep(run) and not response.is_left_out(run):
+        tables += response.terminal_tables(run)
+    tables += response.terminal_limits(run)
     if has_levels(run):
         tables.append(_throughput(throughput(run)))
     positions = run.turns["turn_index"].nunique()
@@ -49,7 +53,8 @@ def show(run: Run, console: Console) -> None:
         console.print()
         console.print(table)
     console.print()
-    for warning in (*run.manifest["warnings"], *notes(run)):
+    left_out = [response.LEFT_OUT] if response.is_left_out(run) else []
+    for warning in (*run.manifest["warnings"], *notes(run), *left_out):
         console.print(Text(f"! {printable(warning)}", style="yellow"))
 
 

@@ -17,12 +17,10 @@ from transformers import GenerationConfig
 
 from harness.backends.limits import Limits
 from harness.backends.seam import EffectiveSettings
+from harness.config.generation import SAMPLING_ONLY
 from harness.errors import UsageError
 from harness.records import Length
 
-SAMPLING_ONLY = (
-    "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
-)  # fmt: skip
 BEAMS_ONLY = ("early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty")
 LENGTHS = ("max_new_tokens", "max_length")
 ENDS = ("eos_token_id", "stop_strings", "forced_eos_token_id", "exponential_decay_length_penalty")
@@ -117,11 +115,14 @@ def settle(
             f"max_length={merged['max_length']} is beyond the model's context: replies end at {context_tokens}"
         )
     if merged.get("do_sample"):
-        merged.setdefault("top_k", HF_TOP_K)
+        if merged.setdefault("top_k", HF_TOP_K) == 1:
+            warnings += [
+                f"{name}={given[name]} has no effect: top_k=1"
+                for name in SAMPLING_ONLY
+                if name in given and name != "top_k"
+            ]
     else:
-        warnings += [
-            f"{name}={given[name]} has no effect: do_sample is false" for name in SAMPLING_ONLY if name in given
-        ]
+        warnings += [f"{name}={given[name]} has no effect: do_sample=false" for name in SAMPLING_ONLY if name in given]
         merged = {name: value for name, value in merged.items() if name not in SAMPLING_ONLY}
     warnings += [f"{name}={given[name]} has no effect: there are no beams" for name in BEAMS_ONLY if name in given]
     merged = {"do_sample": False, **{name: value for name, value in merged.items() if name not in BEAMS_ONLY}}
