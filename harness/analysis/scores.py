@@ -9,7 +9,6 @@ same the later one; and none of a reply whose conversation was played again. sco
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +58,8 @@ _SCHEMA = pa.schema(
     ]
 )
 _BLOCK = 8 * 2**20
-_SETUP = re.compile(rb'^\{"scorer":.*$', re.MULTILINE)
-"""A scorer as it was used; scores begin with config_hash."""
+_SETUP = b'\n{"scorer":'
+"""How the line of a scorer begins; those of scores begin with config_hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +98,15 @@ def given(run: Run, using: Sequence[ScorerSetup] = ()) -> Given:
 
 
 def _setups(run: Run, block: bytes) -> Iterator[ScorerSetup]:
-    for found in _SETUP.finditer(block):
+    text = b"\n" + block
+    at = text.find(_SETUP)
+    while at >= 0:
+        end = text.index(b"\n", at + 1)
         try:
-            yield ScorerSetup(**orjson.loads(found[0]))
+            yield ScorerSetup(**orjson.loads(text[at + 1 : end]))
         except (orjson.JSONDecodeError, TypeError) as error:
             raise _unreadable(run, error) from error
+        at = text.find(_SETUP, end)
 
 
 def _parsed(run: Run, block: bytes) -> pa.Table:

@@ -22,6 +22,7 @@ from harness.analysis.summary import STEADINESS, by_conversation, by_setting, by
 from harness.analysis.throughput import has_levels, throughput
 from harness.analysis.transcripts import MOST_ANSWERS, Answer, Exchange, transcripts
 from harness.report import markdown_tables as tables
+from harness.report import scores
 from harness.report.captions import COLD_START, GROWTH, LIMITS, PHASES, STABILITY, THROUGHPUT
 from harness.report.markdown_tables import escaped
 from harness.report.units import ABSENT, ms, number, printable
@@ -55,6 +56,7 @@ def _page(run: Run) -> Iterator[str]:
         yield tables.table(throughput(run), {**tables.LABELS, **tables.THROUGHPUT})
         yield THROUGHPUT + "\n"
     yield from _beside_speed(run, settings)
+    yield from scores.section(run)
     yield "## By turn\n"
     yield tables.table(by_turn(run), {**tables.LABELS, **tables.BY_TURN})
     yield "p50 of the turns at each position. Prefill ends with the first id: it holds the first sample and one sync.\n"

@@ -201,7 +201,8 @@ _UNREMARKABLE = {
     "failed": {"0"}, "not reached": {"0"}, "missing": {"0"}, "dropped messages": {"0"}, "concurrency": {"1"},
 }  # fmt: skip
 """Columns that are left out where they say nothing but this."""
-_TEXTS = {"model", "sampling", "conversation", "error", "stability", "of", "interval of", "ended by"}
+_TEXTS = {"model", "sampling", "conversation", "error", "stability", "of", "interval of", "ended by",
+          "score", "preferred by", "against"}  # fmt: skip
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from harness.analysis.phases import by_phase
 from harness.analysis.summary import STEADINESS, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
 from harness.metrics import PHASES
-from harness.report import captions
+from harness.report import captions, scores
 from harness.report.units import count, interval, memory, ms, number, percent, percents, printable, share
 from harness.report.words import lane, machine, matrix
 
@@ -48,6 +48,9 @@ def show(run: Run, console: Console) -> None:
     for table in tables:
         console.print()
         console.print(table)
+    for shown in scores.tables(run):
+        console.print()
+        console.print(shown)
     console.print()
     for warning in (*run.manifest["warnings"], *notes(run)):
         console.print(Text(f"! {printable(warning)}", style="yellow"))
