@@ -15,7 +15,7 @@ import yaml
 import harness
 from harness.analysis.preferences import by_pair
 from harness.analysis.score_summary import by_setting
-from harness.analysis.scores import scores
+from harness.analysis.scores import given, scores
 from harness.analysis.sides import within
 from harness.cli import main
 from harness.conversations.script import Rubric
@@ -298,7 +298,7 @@ def test_malformed_verdicts_are_counted_and_never_zero(tmp_path):
     done = judged(path, judge_of(reciting(tmp_path, "Ten out of ten!")))
     run = harness.load(path)
     found = scores(run)
-    (row,) = by_setting(run, found).to_dict("records")
+    (row,) = by_setting(run, given(run)).to_dict("records")
 
     assert (done.answered, done.no_verdict) == (2, 2)
     assert found["value"].isna().all()
@@ -375,7 +375,7 @@ def test_a_judge_that_looks_at_the_replies_is_followed_in_both_orders(tmp_path):
     spoken = {one.asked: [verdict(better="B" if one.swapped else "A")] for one in questions}
     judged_pairs(path, judge_of(reciting(tmp_path, "?", conversations=spoken)))
     run = harness.load(path)
-    (row,) = by_pair(run, scores(run)).to_dict("records")
+    (row,) = by_pair(run, given(run)).to_dict("records")
 
     assert len(questions) == 4
     assert (row["sampling"], row["against_sampling"], row["scorer"]) == ("cold", "hot", "judge_pair")
@@ -386,7 +386,7 @@ def test_a_judge_that_prefers_a_place_prefers_no_reply(tmp_path):
     path = stored(tmp_path, samplings=("cold", "hot"))
     judged_pairs(path, judge_of(reciting(tmp_path, verdict(better="A"))))
     run = harness.load(path)
-    (row,) = by_pair(run, scores(run)).to_dict("records")
+    (row,) = by_pair(run, given(run)).to_dict("records")
 
     assert (row["wins"], row["ties"], row["losses"], row["inconsistent"]) == (0, 2, 0, 2)
     assert row["win_rate"] == 0.5
@@ -399,7 +399,7 @@ def test_a_pair_without_both_verdicts_has_no_preference(tmp_path):
     spoken = {one.asked: ["mumble"] for one in questions if one.swapped}
     judged_pairs(path, judge_of(reciting(tmp_path, verdict(better="A"), conversations=spoken)))
     run = harness.load(path)
-    (row,) = by_pair(run, scores(run)).to_dict("records")
+    (row,) = by_pair(run, given(run)).to_dict("records")
 
     assert (row["pairs"], row["no_verdict"]) == (0, 2)
     assert scores(run)["value"].isna().all()
@@ -409,7 +409,7 @@ def test_equal_replies_are_a_tie_without_a_question(tmp_path):
     path = stored(tmp_path, samplings=("cold", "hot"), replies=lambda cell, index: "the same")
     done = judged_pairs(path, judge_of("scripted:does-not-exist.yaml"))
     run = harness.load(path)
-    (row,) = by_pair(run, scores(run)).to_dict("records")
+    (row,) = by_pair(run, given(run)).to_dict("records")
 
     assert done.asked == 0
     assert (row["ties"], row["inconsistent"], row["no_verdict"]) == (2, 0, 0)

@@ -129,7 +129,7 @@ def test_undecided_is_absent_and_never_zero(tmp_path):
     unsure = replace(MARKERS[0], formula=lambda said: Found(None, "cannot tell"))
     score(harness.load(path), (unsure,))
     run = harness.load(path)
-    (row,) = by_setting(run, scores(run)).to_dict("records")
+    (row,) = by_setting(run, given(run)).to_dict("records")
 
     assert scores(run)["value"].isna().all()
     assert (row["replies"], row["undecided"]) == (0, 2)
@@ -203,7 +203,7 @@ def test_greedy_repeats_are_one_observation_and_settings_are_kept_apart(tmp_path
     path = store(tmp_path, every_turn(of, said), of)
     score(harness.load(path), MARKERS)
     run = harness.load(path)
-    table = by_setting(run, scores(run)).set_index("sampling")
+    table = by_setting(run, given(run)).set_index("sampling")
 
     assert table["mean"].tolist() == [0.5, 0.5]
     assert table["replies"].tolist() == [6, 6]

@@ -66,7 +66,7 @@ def test_a_vote_is_a_score_of_the_earlier_setting_whichever_side_it_stood_on(run
     assert found["against_sampling"].tolist() == ["hot"] * 3
     assert found["value"].tolist() == [1, 0, 0.5]
     assert set(found["by"]) == {"eve"}
-    assert by_setting(run, found).empty  # a preference is of two, and has a table of its own
+    assert by_setting(run, given(again(run))).empty  # a preference is of two, and has a table of its own
 
 
 def test_the_same_file_twice_is_one_file_and_a_later_vote_replaces_an_earlier_one(run, tmp_path):
@@ -87,7 +87,7 @@ def test_votes_of_two_people_are_kept_apart(run, tmp_path):
     ballot = read_votes(file_of(tmp_path, vote("left")))
     take_votes(run, ballot, "eve")
     take_votes(again(run), ballot, "adam")
-    table = by_pair(run, scores(again(run)))
+    table = by_pair(run, given(again(run)))
 
     assert table["by"].tolist() == ["adam", "eve"]
     assert table["wins"].tolist() == [1, 1]
@@ -97,7 +97,7 @@ def test_votes_against_another_run_name_it_and_votes_on_other_runs_are_counted(r
     elsewhere = [vote("left", right="hot") | {"left": side("x", run_id="other")}, vote("left") | {
         "left": side("x", run_id="other"), "right": side("y", run_id="third")}]  # fmt: skip
     taken = take_votes(run, read_votes(file_of(tmp_path, *elsewhere)), "eve")
-    (row,) = by_pair(run, scores(again(run))).to_dict("records")
+    (row,) = by_pair(run, given(again(run))).to_dict("records")
 
     assert (taken.new, taken.of_other_runs) == (1, 1)
     assert (row["sampling"], row["against_run_id"], row["against_sampling"]) == ("hot", "other", "x")

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.analysis.arrays import SETTING
+from harness.analysis.arrays import SETTING, view
 from harness.analysis.frames import Run
 from harness.analysis.ledger import ledger
-from harness.analysis.score_summary import PAIRS, observations
+from harness.analysis.score_summary import observations
 from harness.analysis.scores import AGAINST, REPLY, Given, settled
 from harness.analysis.stats import pass_rate, wilson
 from harness.analysis.tables import table as as_table
@@ -27,35 +27,37 @@ NORMAL_QUANTILE = 1.959963984540054
 """Of the normal distribution, two-sided at 95 %."""
 _OUTCOMES = 3
 """The first is better, a tie, the second is better."""
+_KEYS = [*SETTING, "against_run_id", *(f"against_{name}" for name in SETTING), "scorer", "by"]
 _NAMES = (
-    *("run_id", *SETTING, "against_run_id", *(f"against_{name}" for name in SETTING), "scorer", "by"),
+    *("run_id", *_KEYS),
     *("conversations", "pairs", "wins", "ties", "losses", "inconsistent", "no_verdict", "win_rate", "low", "high"),
     "basis",
 )
 
 
-def by_pair(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
+def by_pair(run: Run, found: Given) -> pd.DataFrame:
     """One row per judge or voter and two settings, of which the first is the one the row speaks for.
 
     Columns: the setting, the other one as against_…, scorer by; conversations, pairs that have a preference, wins ties
     losses; of judges how many trials were inconsistent between the orders (and are ties) and how many gave no_verdict;
     win_rate (a tie is half a win) with low and high over conversations, and the basis of that.
     """
-    greedy = ledger(run).greedy
-    keys = [*SETTING, "against_run_id", *(f"against_{name}" for name in SETTING), "scorer", "by"]
+    greedy, everything = ledger(run).greedy, view(run)
+    pairs = _pairs(run, found)
     rows = []
-    for names, group in scores[scores["scorer"].isin(PAIRS)].groupby(keys, sort=False, dropna=False):
-        named = dict(zip(keys, names, strict=True))
+    for names, group in pairs.groupby(_KEYS, sort=False, dropna=False):
+        named: dict[str, Any] = dict(zip(_KEYS, names, strict=True))
         known = group[group["value"].notna()]
-        outcome = outcomes(known["value"].to_numpy(dtype=np.float64))
+        values = known["value"].to_numpy(dtype=np.float64)
         first, second = (named["model"], named["sampling"]), (named["against_model"], named["against_sampling"])
-        seen = observations(known, greedy=first in greedy and second in greedy)
+        both_greedy = first in greedy and second in greedy
+        seen = observations(everything, known["row"].to_numpy(dtype=np.int64), values, greedy=both_greedy)
         rate = pass_rate(seen.sums, seen.weights, seen.count)
-        wins, ties, losses = np.bincount(outcome, minlength=_OUTCOMES).tolist()
+        wins, ties, losses = np.bincount(outcomes(values), minlength=_OUTCOMES).tolist()
         rows.append(
             {
                 "run_id": run.run_id,
-                **{name: None if value is pd.NA else value for name, value in named.items()},
+                **{name: None if pd.isna(value) else value for name, value in named.items()},
                 "conversations": len(seen.weights),
                 "pairs": len(known),
                 "wins": wins,
@@ -70,6 +72,17 @@ def by_pair(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return as_table(rows, _NAMES)
+
+
+def _pairs(run: Run, found: Given) -> pd.DataFrame:
+    """What judges and voters prefer, with the setting of the first reply."""
+    lines = found.lines
+    judged, voted = lines[lines["scorer"] == "judge_pair"], lines[lines["scorer"] == "human"]
+    parts = [settled(judged)] if len(judged) else []
+    pairs = pd.concat([*parts, voted.assign(inconsistent=0, no_verdict=0)], ignore_index=True)
+    pairs = pairs.astype(dict.fromkeys(_KEYS[len(SETTING) :], "string") | {"against_concurrency": "Int64"})
+    settings = run.turns.loc[pairs["row"].to_numpy(dtype=np.int64), list(SETTING)].reset_index(drop=True)
+    return pairs.assign(**{name: settings[name] for name in SETTING}).sort_values(["scorer", "by"], kind="stable")
 
 
 def outcomes(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -94,7 +107,7 @@ def pairs_of(run: Run, lines: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     names = run.turns.loc[lines["row"].to_numpy(), list(REPLY)]
     columns = [*(names[name] for name in REPLY), *(lines[f"against_{name}"] for name in AGAINST)]
     for values in zip(*(column.tolist() for column in columns), strict=True):
-        yield tuple(None if value is pd.NA else value for value in values)
+        yield tuple(None if pd.isna(value) else value for value in values)
 
 
 @dataclass(frozen=True, slots=True)

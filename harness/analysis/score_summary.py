@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.analysis.arrays import SETTING
+from harness.analysis.arrays import SETTING, View, groups, view
 from harness.analysis.frames import Run
 from harness.analysis.ledger import ledger
+from harness.analysis.scores import JUDGED, Given, settled
 from harness.analysis.scoring.table import SCORERS
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE, Estimate, pass_rate, t_quantile
+from harness.analysis.tables import Row, setting_of
 from harness.analysis.tables import table as as_table
+from harness.records import ScorerSetup
 
 Numbers = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -33,71 +37,82 @@ _NAMES = (
 )
 
 
-def by_setting(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
-    """One row per scorer, who scored, and model × sampling × concurrency, in the order of the tables; `scores` are
-    those of `scores.scores`.
+def by_setting(run: Run, found: Given) -> pd.DataFrame:
+    """One row per scorer, who scored, and model × sampling × concurrency, in the order of the tables.
 
     Columns: run_id model sampling concurrency scorer by; conversations and replies that have a score; undecided: the
     replies it could tell nothing of; mean, with the low and high of its interval, and the basis of that. An interval of
     values that are 0 or 1 is that of a pass rate (`stats.pass_rate`), of others a t-interval over conversations
     (`mean_over_conversations`).
     """
-    greedy = ledger(run).greedy
+    greedy, everything = ledger(run).greedy, view(run)
+    settings = list(groups(run.turns, SETTING, everything))
+    number = np.empty(len(run.turns), dtype=np.int64)
+    for code, (_, turns) in enumerate(settings):
+        number[turns.rows] = code
     rows = []
-    for keys, group in _of_one_reply(scores).groupby([*SETTING, "scorer", "by"], sort=False, dropna=False):
-        setting, (name, by) = keys[: len(SETTING)], keys[len(SETTING) :]
-        known = group[group["value"].notna()]
-        seen = observations(known, greedy=tuple(setting[:2]) in greedy)
-        scorer = SCORERS[str(name)]
-        found = (
-            pass_rate(seen.sums, seen.weights, seen.count)
-            if scorer.kind == "flag"
-            else mean_over_conversations(seen.sums, seen.weights, _RANGE[scorer.kind])
-        )
-        rows.append(
-            {
-                "run_id": run.run_id,
-                **dict(zip(SETTING, setting, strict=True)),
-                "scorer": name,
-                "by": by,
-                "conversations": len(seen.weights),
-                "replies": len(known),
-                "undecided": len(group) - len(known),
-                "mean": found.value,
-                "low": found.low,
-                "high": found.high,
-                "basis": found.basis,
-            }
-        )
+    for setup in sorted(found.latest, key=lambda each: (list(SCORERS).index(each.scorer), each.by)):
+        scored, values = _of_one_reply(found, setup)
+        for code, (setting, _) in enumerate(settings):
+            here = number[scored] == code
+            if here.any():
+                known = here & ~np.isnan(values)
+                seen = observations(everything, scored[known], values[known], greedy=setting[:2] in greedy)
+                rows.append(
+                    {
+                        **setting_of(run.run_id, setting),
+                        "scorer": setup.scorer,
+                        "by": setup.by,
+                        "conversations": len(seen.weights),
+                        "replies": int(known.sum()),
+                        "undecided": int(here.sum() - known.sum()),
+                        **_mean(setup.scorer, seen),
+                    }
+                )
     return as_table(rows, _NAMES)
 
 
-def _of_one_reply(scores: pd.DataFrame) -> pd.DataFrame:
-    return scores[~scores["scorer"].isin(PAIRS)]
+def _of_one_reply(found: Given, setup: ScorerSetup) -> tuple[Codes, Numbers]:
+    """The rows of `Run.turns` that a scorer scored, and its scores, NaN where it could not tell; none of pairs."""
+    lines = found.lines[(found.lines["config_hash"] == setup.config_hash).to_numpy()]
+    if setup.scorer in PAIRS:
+        lines = lines[:0]
+    elif setup.scorer in JUDGED:
+        lines = settled(lines)
+    return lines["row"].to_numpy(dtype=np.int64), lines["value"].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
+def _mean(scorer: str, seen: Observations) -> Row:
+    kind = SCORERS[scorer].kind
+    found = (
+        pass_rate(seen.sums, seen.weights, seen.count)
+        if kind == "flag"
+        else mean_over_conversations(seen.sums, seen.weights, _RANGE[kind])
+    )
+    return {"mean": found.value, "low": found.low, "high": found.high, "basis": found.basis}
+
+
+@dataclass(frozen=True, slots=True)
 class Observations:
-    """Scores of one setting by conversation: sums and weights, and how many observations they are."""
+    """Scores of one setting by conversation."""
 
-    def __init__(self, values: Numbers, weights: Numbers, conversation: Codes, count: int) -> None:
-        size = int(conversation.max(initial=-1)) + 1
-        self.sums: Numbers = np.bincount(conversation, weights * values, size).astype(np.float64)
-        self.weights: Numbers = np.bincount(conversation, weights, size).astype(np.float64)
-        self.count = count
+    sums: Numbers
+    weights: Numbers
+    count: int
+    """How many observations they are."""
 
 
-def observations(known: pd.DataFrame, *, greedy: bool) -> Observations:
-    """The scores of a setting: one observation per reply, or per turn of the script where its repeats are greedy."""
-    conversation = pd.factorize(known["conversation_id"])[0].astype(np.int64)
-    turn = known["turn_index"].to_numpy(dtype=np.int64)
-    place = conversation * (int(turn.max(initial=0)) + 1) + turn
-    values = known["value"].to_numpy(dtype=np.float64)
-    weights = np.ones(len(values))
-    count = len(values)
+def observations(everything: View, rows: Codes, values: Numbers, *, greedy: bool) -> Observations:
+    """Scores of the replies in some rows of `Run.turns`: one observation each, or one per turn of the script and all
+    its repeats where they are greedy."""
+    weights, count = np.ones(len(values)), len(values)
     if greedy:
+        place = everything.arrays["place"][rows]
         _, which, repeats = np.unique(place, return_inverse=True, return_counts=True)
         weights, count = 1 / repeats[which], len(repeats)
-    return Observations(values, weights, conversation, count)
+    _, conversation = np.unique(everything.arrays["conversation"][rows], return_inverse=True)
+    sums, sizes = (np.bincount(conversation, each).astype(np.float64) for each in (weights * values, weights))
+    return Observations(sums, sizes, count)
 
 
 def mean_over_conversations(sums: Numbers, weights: Numbers, between: tuple[float, float]) -> Estimate:

@@ -1,7 +1,7 @@
 """The scores of a run as frames: what its scorers said of each reply, read from scores.jsonl.
 
-    scores(run)        one row per scorer and reply, or pair of replies
-    by_setting(run)    means by model × sampling × concurrency, with intervals over conversations
+    scores(run)    one row per scorer and reply, or pair of replies
+    given(run)     the lines behind it; summaries are made of these (`score_summary`, `preferences`)
 
 Of each scorer – and of each judge and voter – only the configuration that was used last counts; of two scores of the
 same the later one; and none of a reply whose conversation was played again. scores.jsonl keeps all of them.
@@ -9,9 +9,8 @@ same the later one; and none of a reply whose conversation was played again. sco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +28,10 @@ from harness.errors import StoreError
 from harness.records import ScorerSetup
 from harness.store import SCORES, score_blocks
 
-Numbers = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
+JUDGED = ("judge_score", "judge_pass", "judge_pair")
+"""Scorers whose lines are trials of a judge."""
 REPLY = ("model", "sampling", "concurrency", "conversation_id", "turn_index", "launch", "repeat")
 """What names a reply within its run."""
 AGAINST = ("run_id", "model", "sampling", "concurrency", "launch", "repeat")
@@ -57,6 +57,7 @@ _SCHEMA = pa.schema(
         ("asked", pa.string()),
     ]
 )
+_NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.string(): pd.StringDtype()}
 _BLOCK = 8 * 2**20
 _SETUP = b'\n{"scorer":'
 """How the line of a scorer begins; those of scores begin with config_hash."""
@@ -84,17 +85,22 @@ def given(run: Run, using: Sequence[ScorerSetup] = ()) -> Given:
 
     Raises StoreError where scores.jsonl holds something else.
     """
+    places = _Places.of(run)
     setups: list[ScorerSetup] = []
-    parts = [_SCHEMA.empty_table()]
+    parts = [_laid_out(places, _SCHEMA.empty_table())]
     for block in score_blocks(run.path, _BLOCK):
         setups += _setups(run, block)
-        parts.append(_parsed(run, block))
-    table = pa.concat_tables(parts).combine_chunks()
+        parts.append(_laid_out(places, _parsed(run, block)))
+    table = pa.concat_tables(parts).unify_dictionaries()
     latest = {(setup.scorer, setup.by): setup for setup in setups}
     named = {setup.config_hash: setup for setup in (*latest.values(), *using)}
     counts = pc.is_in(table["config_hash"], value_set=pa.array(list(named), pa.string()))
-    table = table.filter(pc.and_(counts, pc.is_valid(table["reply"])))
-    return Given(tuple(setups), _laid_out(run, table, named))
+    frame = table.filter(counts).to_pandas(types_mapper=_NULLABLE.get)
+    same = ["config_hash", "row", "trial", "swapped", *(f"against_{name}" for name in AGAINST)]
+    lines = frame.drop_duplicates(same, keep="last", ignore_index=True)
+    for name in ("scorer", "by"):
+        lines[name] = lines["config_hash"].map({key: getattr(setup, name) for key, setup in named.items()})
+    return Given(tuple(setups), lines)
 
 
 def _setups(run: Run, block: bytes) -> Iterator[ScorerSetup]:
@@ -124,28 +130,22 @@ def _unreadable(run: Run, error: Exception) -> StoreError:
     return StoreError(str(run.path / SCORES), f"holds a line that is no score: {error}", "restore it, or delete it")
 
 
-def _laid_out(run: Run, table: pa.Table, named: Mapping[str, ScorerSetup]) -> pd.DataFrame:
+def _laid_out(places: _Places, table: pa.Table) -> pa.Table:
+    """The scores of replies as they are now, each with the place of its reply; names that are the same over and over as
+    dictionaries, because there may be millions of lines."""
+    table = table.filter(pc.is_valid(table["reply"]))
     reply, against = _flat(table, "reply"), _flat(table, "against")
-    places = _Places.of(run)
     row, other = places.rows(reply), places.rows(against)
-    other[against["run_id"].is_valid().to_numpy()] = -1
-    frame = table.select(["config_hash", "value", "detail", "trial", "swapped", "asked"]).to_pandas()
-    frame["scorer"] = frame["config_hash"].map({name: setup.scorer for name, setup in named.items()})
-    frame["by"] = frame["config_hash"].map({name: setup.by for name, setup in named.items()})
-    frame["row"], frame["other"] = row, other
-    for name in AGAINST:
-        frame[f"against_{name}"] = against[name].to_pandas(types_mapper=_nullable)
-    attempt = run.turns["attempt"].to_numpy(dtype=np.int64, na_value=-1)
-    now = (row >= 0) & (attempt[row] == reply["attempt"].to_numpy())
-    held = against["model"].is_valid().to_numpy() & against["run_id"].is_null().to_numpy()
-    now &= ~held | ((other >= 0) & (attempt[other] == pc.fill_null(against["attempt"], -2).to_numpy()))
-    same = ["config_hash", "row", "trial", "swapped", *(f"against_{name}" for name in AGAINST)]
-    kept: pd.DataFrame = frame[now].drop_duplicates(same, keep="last")
-    return kept.reset_index(drop=True)
-
-
-def _nullable(kind: pa.DataType) -> Any:
-    return pd.Int64Dtype() if pa.types.is_integer(kind) else pd.StringDtype()
+    of_this_run = against["model"].is_valid().to_numpy() & against["run_id"].is_null().to_numpy()
+    now = places.now(row, reply) & (~of_this_run | places.now(other, against))
+    names = {"config_hash": table["config_hash"], **{f"against_{name}": against[name] for name in AGAINST}}
+    columns = {
+        name: values.dictionary_encode() if pa.types.is_string(values.type) else values
+        for name, values in names.items()
+    }
+    plain = {name: table[name] for name in ("value", "detail", "trial", "swapped", "asked")}
+    found = {"row": pa.array(row, pa.int32()), "other": pa.array(np.where(of_this_run, other, -1), pa.int32())}
+    return pa.table({**columns, **plain, **found}).filter(pa.array(now))
 
 
 def _flat(table: pa.Table, name: str) -> pa.Table:
@@ -165,6 +165,7 @@ class _Places:
     width: int
     codes: Rows
     order: Rows
+    attempt: Rows
 
     @classmethod
     def of(cls, run: Run) -> _Places:
@@ -173,7 +174,7 @@ class _Places:
         columns = pa.Table.from_pandas(run.turns[list(axes.named())], preserve_index=False)
         codes = axes.cells(_typed(columns)) * width + run.turns["turn_index"].to_numpy(dtype=np.int64)
         order = np.argsort(codes, kind="stable")
-        return cls(axes, width, codes[order], order)
+        return cls(axes, width, codes[order], order, run.turns["attempt"].to_numpy(dtype=np.int64, na_value=-1))
 
     def rows(self, replies: pa.Table) -> Rows:
         """The row of each reply; -1 for one that the plan does not know."""
@@ -183,6 +184,11 @@ class _Places:
         at = np.minimum(np.searchsorted(self.codes, wanted), len(self.codes) - 1)
         found: Rows = np.where((wanted >= 0) & (self.codes[at] == wanted), self.order[at], -1)
         return found
+
+    def now(self, rows: Rows, replies: pa.Table) -> npt.NDArray[np.bool_]:
+        """Whether each reply is of the attempt that counts."""
+        same: npt.NDArray[np.bool_] = self.attempt[rows] == pc.fill_null(replies["attempt"], -2).to_numpy()
+        return (rows >= 0) & same
 
 
 def _typed(replies: pa.Table) -> pa.Table:
@@ -196,16 +202,11 @@ def scores(run: Run) -> pd.DataFrame:
     how many preferred another reply when the order was swapped (they count as ties). A pair of replies has one row, the
     columns of `AGAINST` naming the second.
     """
-    return tabled(run, given(run))
-
-
-def tabled(run: Run, found: Given) -> pd.DataFrame:
-    """`scores`, of what was read already."""
-    lines = found.lines
-    judged = lines["scorer"].isin(["judge_score", "judge_pass", "judge_pair"])
+    lines = given(run).lines
+    judged = lines["scorer"].isin(JUDGED)
     plain = lines[~judged].assign(trials=1, no_verdict=0, inconsistent=0)
     table = pd.concat([plain, *([settled(lines[judged])] if judged.any() else [])], ignore_index=True)
-    table["place"] = table["scorer"].map({name: number for number, name in enumerate(SCORERS)})
+    table["place"] = pd.Index(list(SCORERS)).get_indexer(pd.Index(table["scorer"].astype("string")))
     table = table.sort_values(["place", "by", "row"], kind="stable", ignore_index=True)
     names = run.turns.loc[table["row"].to_numpy(), list(REPLY)].reset_index(drop=True)
     values = {"run_id": run.run_id, **{name: names[name] for name in REPLY}}
@@ -220,6 +221,8 @@ def tabled(run: Run, found: Given) -> pd.DataFrame:
 def settled(lines: pd.DataFrame) -> pd.DataFrame:
     """A judge's trials as one row each reply or pair: both orders of a trial have to agree, then the median counts."""
     pair = ["config_hash", "scorer", "by", "row", "other", *(f"against_{name}" for name in AGAINST)]
+    texts = [name for name in pair if isinstance(lines[name].dtype, pd.CategoricalDtype)]
+    lines = lines.astype(dict.fromkeys(texts, "string"))
     orders = lines.groupby([*pair, "trial"], dropna=False, sort=False)["value"].agg(["min", "max", "count", "size"])
     agree = orders["min"] == orders["max"]
     complete = (orders["count"] == orders["size"]) & (

@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.analysis.frames import Run
 from harness.analysis.preferences import Agreement, agreements, by_pair
 from harness.analysis.score_summary import by_setting
-from harness.analysis.scores import given, scores, tabled
+from harness.analysis.scores import given, scores
 from harness.analysis.scoring.table import SCORERS
 from harness.report.markdown_tables import LABELS, Columns, escaped, table
 from harness.report.units import count, interval, number, percent, percents, printable
@@ -41,8 +41,7 @@ class Views:
     @classmethod
     def of(cls, run: Run) -> Views:
         found = given(run)
-        table = tabled(run, found)
-        return cls(by_setting(run, table), by_pair(run, table), agreements(found))
+        return cls(by_setting(run, found), by_pair(run, found), agreements(found))
 
     @property
     def judged(self) -> bool:
