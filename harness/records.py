@@ -276,6 +276,54 @@ class TurnRecord:
     notices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ReplyId:
+    """Which reply: of which cell, to which turn, in which attempt at the conversation."""
+
+    cell: Cell
+    turn_index: int
+    attempt: int | None = None
+    """None in a run that is not at hand."""
+    run_id: str | None = None
+    """None: the run that this is stored in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerSetup:
+    """A scorer as it was used; a line of scores.jsonl, before the scores it gave."""
+
+    scorer: str
+    version: int
+    by: str
+    """Who scored, where that is not the formula: the judge's model, the voter."""
+    config: Mapping[str, Any]
+    """Everything else that decides what it says."""
+    facts: Mapping[str, Any]
+    """What was found out about it: the judge's commit, its class."""
+    at: str
+    """UTC, ISO 8601."""
+    config_hash: str
+    """Stands for all of the above but the facts and the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a scorer said of one reply, or of one against another; a line of scores.jsonl."""
+
+    config_hash: str
+    reply: ReplyId
+    value: float | None
+    """None: it could not tell, or gave no verdict."""
+    detail: str = ""
+    against: ReplyId | None = None
+    trial: int = 0
+    """Which time of several that the same was asked."""
+    swapped: bool = False
+    """Whether a judge was shown `against` first."""
+    asked: str | None = None
+    """Hash of what a judge was asked."""
+
+
 def decode(line: Mapping[str, Any]) -> TurnRecord:
     """The record that a line of turns.jsonl holds (orjson writes the dataclass as it stands), of any format in
     `READABLE`.

@@ -4,6 +4,7 @@
       manifest.json     what was asked, on what machine, what each launch loaded; replaced atomically
       turns.jsonl       one line per turn, flushed per turn, synced to disk per conversation: the truth
       samples.jsonl     one line per look of the background sampler, where one was asked for
+      scores.jsonl      what was made of the replies afterwards: scorers as they were used, and their scores
       workers.log       what the worker processes wrote to stderr
 
 A process that is killed can only leave an unfinished last line. It is cut off when the run is opened again, and
@@ -18,6 +19,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,23 @@ import orjson
 from filelock import FileLock, Timeout
 
 from harness.errors import StoreError
-from harness.records import FORMAT, READABLE, Cell, Roofline, Sample, TurnRecord, decode, decode_sample
+from harness.records import (
+    FORMAT,
+    READABLE,
+    Cell,
+    Roofline,
+    Sample,
+    Score,
+    ScorerSetup,
+    TurnRecord,
+    decode,
+    decode_sample,
+)
 
 MANIFEST = "manifest.json"
 TURNS = "turns.jsonl"
 SAMPLES = "samples.jsonl"
+SCORES = "scores.jsonl"
 WORKERS_LOG = "workers.log"
 _LOCK = ".lock"
 
@@ -71,14 +85,7 @@ class RunWriter:
 
         Raises StoreError when the disk is full; what was written before is complete.
         """
-        line = memoryview(orjson.dumps(record) + b"\n")
-
-        def write() -> None:
-            written = 0
-            while written < len(line):  # an unbuffered write may take only a part, on a nearly full disk
-                written += self._file.write(line[written:])
-
-        self._guarded(write)
+        self._guarded(lambda: _append(self._file, orjson.dumps(record) + b"\n"))
 
     def append_samples(self, samples: Sequence[Sample]) -> None:
         """Write a line for each sample. Raises StoreError when the disk is full."""
@@ -113,6 +120,41 @@ class RunWriter:
             write()
         except OSError as error:
             raise _unwritable(self.path, error) from error
+
+
+class ScoreWriter:
+    """The one writer of what a run's replies were scored. Holds the run's lock; a torn last line is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path / SCORES
+        self._lock = FileLock(path / _LOCK, timeout=0)
+        try:
+            self._lock.acquire()
+            _cut_torn_tail(self._path)
+            self._file = self._path.open("ab", buffering=0)
+        except Timeout:
+            raise StoreError(str(path), "another process is writing to this run", "wait for it, or stop it") from None
+        except OSError as error:
+            self._lock.release()
+            raise _unwritable(self._path, error, "score a copy in a place that can") from error
+
+    def append(self, lines: Iterable[ScorerSetup | Score]) -> None:
+        """Write a line for each. Raises StoreError when the disk is full; what was written before is complete."""
+        text = b"".join(orjson.dumps(line, default=str) + b"\n" for line in lines)
+        try:
+            _append(self._file, text)
+        except OSError as error:
+            raise _unwritable(self._path, error, "score a copy in a place that can") from error
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock.release()
+
+    def __enter__(self) -> ScoreWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def create(results: Path, run_id: str, manifest: Mapping[str, Any]) -> RunWriter:
@@ -166,8 +208,17 @@ def blocks(path: Path, size: int) -> Iterator[bytes]:
     if read_manifest(path)["format"] != FORMAT:
         yield from filter(None, [b"".join(orjson.dumps(record) + b"\n" for record in _read_turns(path / TURNS))])
         return
+    yield from _blocks(path / TURNS, size)
+
+
+def score_blocks(path: Path, size: int) -> Iterator[bytes]:
+    """The lines of scores.jsonl as `blocks` has those of turns.jsonl; none where nothing was scored."""
+    yield from _blocks(path / SCORES, size)
+
+
+def _blocks(path: Path, size: int) -> Iterator[bytes]:
     try:
-        with (path / TURNS).open("rb") as file:
+        with path.open("rb") as file:
             while text := file.read(size) + file.readline():
                 whole = text if text.endswith(b"\n") else text[: text.rfind(b"\n") + 1]
                 if whole:
@@ -175,7 +226,7 @@ def blocks(path: Path, size: int) -> Iterator[bytes]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise StoreError(str(path / TURNS), f"cannot be read: {error}") from error
+        raise StoreError(str(path), f"cannot be read: {error}") from error
 
 
 def read_samples(path: Path) -> tuple[Sample, ...]:
@@ -295,6 +346,12 @@ def _cut_torn_tail(path: Path) -> bool:
     return True
 
 
+def _append(file: FileIO, text: bytes) -> None:
+    line, written = memoryview(text), 0
+    while written < len(line):  # an unbuffered write may take only a part, on a nearly full disk
+        written += file.write(line[written:])
+
+
 def _replace(path: Path, text: bytes) -> None:
     beside = path.with_suffix(".tmp")
     with beside.open("wb") as file:
@@ -304,7 +361,8 @@ def _replace(path: Path, text: bytes) -> None:
     beside.replace(path)
 
 
-def _unwritable(path: Path, error: OSError) -> StoreError:
+def _unwritable(path: Path, error: OSError, remedy: str = "choose another --results") -> StoreError:
     if error.errno == errno.ENOSPC:
-        return StoreError(str(path), "the disk is full", f"free some space, then: harness run --resume {path}")
-    return StoreError(str(path), f"cannot be written: {error.strerror or error}", "choose another --results")
+        again = "the same command again" if path.name == SCORES else f"harness run --resume {path}"
+        return StoreError(str(path), "the disk is full", f"free some space, then: {again}")
+    return StoreError(str(path), f"cannot be written: {error.strerror or error}", remedy)

@@ -13,7 +13,14 @@ from harness.config.generation import GENERATION_PARAMETERS
 from harness.config.json_schema import config_schema, prompts_schema
 from harness.config.schema import ConversationFilter, ModelSpec, RunConfig
 from harness.conversations.expect import KINDS
-from harness.conversations.load import ConversationShape, PersonaShape, PromptsShape, TurnShape, load_conversations
+from harness.conversations.load import (
+    ConversationShape,
+    PersonaShape,
+    PromptsShape,
+    RubricShape,
+    TurnShape,
+    load_conversations,
+)
 from harness.documents import read_document
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +69,7 @@ def test_the_docs_of_run_configs_name_every_key():
 
 def test_the_docs_of_prompts_name_every_key_and_check():
     text = (ROOT / "docs/prompts.md").read_text(encoding="utf-8")
-    shapes = (PromptsShape, ConversationShape, PersonaShape, TurnShape)
+    shapes = (PromptsShape, ConversationShape, PersonaShape, TurnShape, RubricShape)
     keys = {key for shape in shapes for key in shape.model_fields} | set(KINDS) | {"ignore_case"}
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
 

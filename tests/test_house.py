@@ -34,6 +34,8 @@ DOORS = {
     "typer": {"cli"},
     "rich": {"report", "cli"},
     "ruamel": {"documents", "conversations"},
+    "sacrebleu": {"analysis"},
+    "lingua": {"analysis"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

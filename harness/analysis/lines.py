@@ -92,9 +92,7 @@ SCHEMA = pa.schema(
 )
 """What is read of a line: everything but the generated ids, which hardly a report looks at."""
 _NEVER_NULL = ("turn_index", "seed", "started_at", "user", "batch_size")
-IDS = pa.schema(
-    [*(SCHEMA.field(name) for name in ("circumstances", *_NEVER_NULL)), ("completion_ids", pa.list_(_INT))]
-)
+IDS = pa.schema([*(SCHEMA.field(name) for name in ("circumstances", *_NEVER_NULL)), ("completion_ids", pa.list_(_INT))])
 """The generated ids, and what tells whose they are."""
 
 

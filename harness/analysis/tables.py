@@ -16,6 +16,9 @@ _DTYPES = {
     **dict.fromkeys(("parameter", "over", "greedy"), "string"),
     **dict.fromkeys(("metric", "basis", "stability", "ended_by"), "string"),
     **dict.fromkeys(("concurrency", "turn_index", "samplings", "launches", "conversations", "turns", *STATES), "Int64"),
+    **dict.fromkeys(("scorer", "by", "against_run_id", "against_model", "against_sampling"), "string"),
+    **dict.fromkeys(("replies", "undecided", "pairs", "wins", "ties", "losses", "inconsistent", "no_verdict"), "Int64"),
+    "against_concurrency": "Int64",
     **dict.fromkeys(("answered_tokens", "unanswered_tokens", "context_tokens"), "Int64"),
     **dict.fromkeys(("peak_memory_bytes", "device_used_bytes", "host_rss_bytes", "kv_cache_bytes"), "Int64"),
 }

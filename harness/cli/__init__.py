@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from harness.cli import chat, compare, init, plan, report, run, schema, selftest
+from harness.cli import chat, compare, init, plan, report, run, schema, score, selftest
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
+app.command("score")(score.score)
 app.command("plan")(plan.plan)
 app.command("chat")(chat.chat)
 app.command("schema")(schema.schema)

@@ -85,6 +85,10 @@ def prompts_schema() -> dict[str, Any]:
     parts["Check"] = check_schema()
     for shape in ("TurnShape", "ConversationShape"):
         parts[shape]["properties"]["expect"]["items"] = {"$ref": "#/$defs/Check"}
+    rubric = {"anyOf": [_FILLED, {"$ref": "#/$defs/RubricShape"}, {"type": "null"}]}
+    for holder in (schema, parts["ConversationShape"], parts["TurnShape"]):
+        described = holder["properties"]["rubric"]["description"]
+        holder["properties"]["rubric"] = {**rubric, "description": described}
     return {"$schema": _DIALECT, **schema, "title": "Scripted conversations of instruct-harness"}
 
 

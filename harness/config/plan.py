@@ -23,10 +23,13 @@ from harness.config.labels import labelled
 from harness.config.matrix import Sampling, expand
 from harness.config.schema import ModelSpec, RunConfig
 from harness.conversations.load import load_conversations
-from harness.conversations.script import Check, Conversation
+from harness.conversations.script import Check, Conversation, Rubric
 from harness.documents import Keys, Problem, document_of
 from harness.errors import DocumentError, Mistake
 from harness.records import Cell, short_hash
+
+_NOT_HASHED = ("source", "persona", "system", "rubrics")
+"""What is stored of a conversation and does not count as a change, or is in its digest."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,12 @@ class Plan:
                     "source": conversation.source,
                     "tags": list(conversation.tags),
                     "language": conversation.language,
+                    "persona": asdict(conversation.persona),
+                    "system": conversation.system,
+                    "rubrics": [
+                        _rubric(conversation.turns[index].rubric or conversation.rubric)
+                        for index in self.turns_of(conversation)
+                    ],
                     "turns": list(self.turns_of(conversation)),
                     "checks": [
                         len(conversation.turns[index].expect) + len(conversation.expect)
@@ -149,11 +158,12 @@ class Plan:
     def config_hash(self) -> str:
         """Stands for everything that decides what is run: equal hashes mean that a run can be resumed.
 
-        Where files lie does not count, what is in them does.
+        Where files lie does not count, what is in them does; not the rubrics that replies may be judged by afterwards.
         """
         resolved = self.resolved()
         for conversation in resolved["conversations"]:
-            del conversation["source"]
+            for name in _NOT_HASHED:
+                del conversation[name]
         return short_hash(_canonical(resolved))
 
 
@@ -248,6 +258,10 @@ def _content(conversation: Conversation) -> dict[str, Any]:
             for turn in conversation.turns
         ],
     }
+
+
+def _rubric(rubric: Rubric | None) -> dict[str, str] | None:
+    return None if rubric is None else asdict(rubric)
 
 
 def _check(check: Check) -> list[Any]:

@@ -14,19 +14,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import regex
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from harness.conversations.expect import read_checks
-from harness.conversations.script import Conversation, Turn
+from harness.conversations.script import Conversation, Rubric, Turn
 from harness.conversations.variables import VARIABLE, capture
 from harness.documents import Document, Keys, Problem, Shape, Source, fit, read_document
 from harness.errors import DocumentError, Mistake
 from harness.records import Persona
 
 _Expect = Annotated[list[Any], Field(description="Checks the reply must pass: one check per item")]
+
+
+class RubricShape(Shape):
+    """By what a judge judges a reply, afterwards."""
+
+    text: Annotated[str, Field(min_length=1, description="What makes a reply good, in words for the judge")]
+    verdict: Annotated[
+        Literal["score", "pass"], Field(description="score: from 1 to 10; pass: whether the reply passes")
+    ] = "score"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if not isinstance(value, (str, dict, RubricShape)):
+            raise PydanticCustomError("several", "should be text or a mapping with text")
+        return {"text": value} if isinstance(value, str) else value
 
 
 class PersonaShape(Shape):
@@ -53,6 +70,7 @@ class TurnShape(Shape):
     capture: dict[str, str] = Field(
         default_factory=dict, description="Name → regular expression; its first group in the reply becomes {{ name }}"
     )
+    rubric: Annotated[RubricShape | None, Field(description="By what a judge judges the reply")] = None
 
 
 class ConversationShape(Shape):
@@ -65,12 +83,16 @@ class ConversationShape(Shape):
     system: Annotated[str | None, Field(description="System text, after the persona's description")] = None
     turns: Annotated[list[TurnShape], Field(min_length=1, description="What happens, turn by turn")]
     expect: _Expect = Field(default_factory=list)
+    rubric: Annotated[
+        RubricShape | None, Field(description="By what a judge judges replies to turns without their own")
+    ] = None
 
 
 class PromptsShape(Shape):
     """A prompts file."""
 
     conversations: Annotated[list[ConversationShape], Field(min_length=1)]
+    rubric: Annotated[RubricShape | None, Field(description="The same for conversations without their own")] = None
 
 
 def load_conversations(files: Sequence[Source]) -> tuple[Conversation, ...]:
@@ -104,14 +126,20 @@ def _conversations(document: Document) -> tuple[list[Conversation], list[Problem
     problems += [problem for path, expect in _expect_lists(document.value) for problem in read_checks(expect, path)[1]]
     if shape is None or problems or document.problems:
         return [], problems
-    return [_conversation(each, document.source) for each in shape.conversations], []
+    return [_conversation(each, shape.rubric, document.source) for each in shape.conversations], []
 
 
-def _conversation(shape: ConversationShape, source: str) -> Conversation:
+def _conversation(shape: ConversationShape, rubric: RubricShape | None, source: str) -> Conversation:
     return Conversation(
         id=shape.id,
         turns=tuple(
-            Turn(" ".join([turn.user] * turn.times), turn.assistant, read_checks(turn.expect, ())[0], turn.capture)
+            Turn(
+                " ".join([turn.user] * turn.times),
+                turn.assistant,
+                read_checks(turn.expect, ())[0],
+                turn.capture,
+                _rubric(turn.rubric),
+            )
             for turn in shape.turns
         ),
         tags=tuple(shape.tags),
@@ -119,8 +147,13 @@ def _conversation(shape: ConversationShape, source: str) -> Conversation:
         persona=Persona(shape.persona.description, shape.persona.user, shape.persona.assistant),
         system=shape.system,
         expect=read_checks(shape.expect, ())[0],
+        rubric=_rubric(shape.rubric or rubric),
         source=source,
     )
+
+
+def _rubric(shape: RubricShape | None) -> Rubric | None:
+    return None if shape is None else Rubric(shape.text, shape.verdict)
 
 
 def _entries(value: Any, path: Keys) -> Iterator[tuple[Keys, dict[str, Any]]]:

@@ -13,11 +13,13 @@ endless word ("hahahaha…") is a loop as well.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 import regex
 
 RUN = 5
 LONGEST = 10
+_Run = tuple[str, ...]
 
 _UNIT = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
@@ -44,13 +46,26 @@ def units_of(text: str) -> list[str]:
 def repetition(text: str) -> float:
     """The share of the text's units that are repeated, in [0, 1]."""
     units = units_of(text)
-    runs = list(zip(*(units[start:] for start in range(RUN)), strict=False))
+    runs = _runs(units)
     if len(set(runs)) == len(runs):
         return 0.0
-    seen: set[tuple[str, ...]] = set()
+    seen: set[_Run] = set()
     repeated: set[int] = set()
     for start, run in enumerate(runs):
         if run in seen:
             repeated.update(range(start, start + RUN))
         seen.add(run)
     return len(repeated) / len(units)
+
+
+def echo(text: str, earlier: Iterable[str]) -> float:
+    """The share of the text's units that lie in a run of `RUN` units which also stands in one of the earlier texts, in
+    [0, 1]; 0 for a text of fewer units."""
+    units = units_of(text)
+    known = {run for other in earlier for run in _runs(units_of(other))}
+    echoed = {place for start, run in enumerate(_runs(units)) if run in known for place in range(start, start + RUN)}
+    return len(echoed) / len(units) if units else 0.0
+
+
+def _runs(units: Sequence[str]) -> list[_Run]:
+    return list(zip(*(units[start:] for start in range(RUN)), strict=False))

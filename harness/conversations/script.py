@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from harness.records import CheckResult, Message, Persona
 
@@ -21,6 +21,14 @@ class Check(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Rubric:
+    """What a judge is to look at in a reply, and the verdict it gives: a score from 1 to 10, or pass or fail."""
+
+    text: str
+    verdict: Literal["score", "pass"] = "score"
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One user message, an optional gold reply, what is expected of the model's reply, and what to remember of it."""
 
@@ -30,6 +38,8 @@ class Turn:
     capture: Mapping[str, str] = field(default_factory=dict)
     """Variable name → regex. The first group (or the whole match) in the reply that feeds the history becomes the
     variable, and `{{ name }}` in later user messages is replaced by it."""
+    rubric: Rubric | None = None
+    """Replies are judged by it afterwards; nothing that is said depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,8 @@ class Conversation:
     persona: Persona = field(default_factory=Persona)
     system: str | None = None
     expect: tuple[Check, ...] = ()
+    rubric: Rubric | None = None
+    """Of every turn that has none of its own."""
     source: str = ""
     """The file it came from."""
 

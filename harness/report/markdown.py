@@ -22,7 +22,7 @@ from harness.analysis.summary import STEADINESS, by_conversation, by_setting, by
 from harness.analysis.throughput import has_levels, throughput
 from harness.analysis.transcripts import MOST_ANSWERS, Answer, Exchange, transcripts
 from harness.report import markdown_tables as tables
-from harness.report import response
+from harness.report import response, scores
 from harness.report.captions import COLD_START, GROWTH, LIMITS, PHASES, STABILITY, THROUGHPUT
 from harness.report.markdown_tables import escaped
 from harness.report.units import ABSENT, ms, number, printable
@@ -57,6 +57,7 @@ def _page(run: Run) -> Iterator[str]:
         yield THROUGHPUT + "\n"
     yield from response.markdown(run)
     yield from _beside_speed(run, settings)
+    yield from scores.section(run)
     yield "## By turn\n"
     yield tables.table(by_turn(run), {**tables.LABELS, **tables.BY_TURN})
     yield "p50 of the turns at each position. Prefill ends with the first id: it holds the first sample and one sync.\n"

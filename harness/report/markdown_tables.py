@@ -214,6 +214,9 @@ _TEXTS = {
     "averaged over",
     "held against",
     "limit",
+    "score",
+    "preferred by",
+    "against",
 }
 
 

@@ -18,7 +18,7 @@ from harness.analysis.response import has_sweep
 from harness.analysis.summary import STEADINESS, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
 from harness.metrics import PHASES
-from harness.report import captions, response
+from harness.report import captions, response, scores
 from harness.report.units import count, interval, memory, ms, number, percent, percents, printable, share
 from harness.report.words import lane, machine, matrix
 
@@ -52,6 +52,9 @@ def show(run: Run, console: Console) -> None:
     for table in tables:
         console.print()
         console.print(table)
+    for shown in scores.tables(run):
+        console.print()
+        console.print(shown)
     console.print()
     left_out = [response.LEFT_OUT] if response.is_left_out(run) else []
     for warning in (*run.manifest["warnings"], *notes(run), *left_out):

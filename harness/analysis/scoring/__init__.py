@@ -1,0 +1,1 @@
+"""What was said, measured from the text alone: gold replies, language, form, and who speaks."""
