@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.analysis.compare import compare
-from harness.analysis.fairness import Difference, fairness, what
+from harness.analysis.fairness import ON_PURPOSE, Difference, fairness, what
 from harness.analysis.frames import Run
 from harness.analysis.pairing import work
 from harness.analysis.sides import Pair, Side, across, within
@@ -81,7 +81,7 @@ def test_what_differs_is_named_and_weighed(
 def test_values_of_both_sides_are_told(tmp_path: Path) -> None:
     ours, theirs = run(tmp_path, "old"), run(tmp_path, "new", facts={"dtype": "bfloat16"})
 
-    assert ledger(ours, theirs) == [Difference("dtype", "float32", "bfloat16", "blocker", "blocker")]
+    assert ledger(ours, theirs) == [Difference("dtype", "float32", "bfloat16", "blocker", "blocker", ON_PURPOSE)]
 
 
 def test_a_run_that_was_gone_on_with_elsewhere_says_both_places(tmp_path: Path) -> None:

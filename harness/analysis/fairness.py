@@ -134,6 +134,7 @@ _FIELDS: tuple[_Field, ...] = (
     _Field("device map", "spec", _fact("device_map"), "blocker", None, "device_map"),
     _Field("template_kwargs", "spec", _spec("template_kwargs"), "blocker", "blocker", "template_kwargs"),
 )  # fmt: skip
+ON_PURPOSE = "give the model another label on one side to compare this on purpose"
 _MODELS_OWN = ("eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
 """Generation settings in a model's own ids: of two models they mean the same where they are different."""
 
@@ -172,7 +173,11 @@ def _fields(pair: Pair) -> Iterator[Difference]:
         ours, theirs = (_told(field.read(side)) for side in pair)
         if ours == theirs:
             continue
-        speed, behaviour, remark = field.speed, field.behaviour, ""
+        speed, behaviour, remark = (
+            field.speed,
+            field.behaviour,
+            ON_PURPOSE if field.kind == "spec" and not other else "",
+        )
         if field.kind in ("model", "spec") and by_name:
             asked = {_told(_spec(field.asked or field.name)(side)) for side in pair}
             if not other or field.kind == "model":
