@@ -17,8 +17,10 @@ import pytest
 import harness
 from harness.analysis.arrays import SETTING
 from harness.analysis.frames import Run
+from harness.analysis.measures import MEASURES
 from harness.analysis.phases import by_phase
 from harness.analysis.points import MOST_POINTS
+from harness.analysis.response import response
 from harness.analysis.summary import by_setting, by_turn
 from harness.errors import UsageError
 from harness.metrics import PHASES
@@ -86,8 +88,10 @@ def values(chart: Chart) -> list[dict[str, Any]]:
 def test_a_run_with_a_sweep_and_launches_has_all_kinds(drawn: dict[str, Chart]) -> None:
     assert list(drawn) == [
         "trade-off",
-        *(f"response-top_k-{name}" for name in ("checks", "repetition", "truncated", "tokens")),
-        *(f"response-top_k-{name}" for name in ("ttft_s", "tpot_s", "e2e_s")),
+        *(
+            f"response-top_k-{name}"
+            for name in ("checks_rate", "completion_tokens", "sampling_step_s", "tpot_s", "e2e_s")
+        ),
         *(f"distribution-{name}" for name in ("ttft_s", "tpot_s", "e2e_s")),
         *(f"{kind}-{name}" for name in ("ttft_s", "tpot_s", "kv_cache_bytes") for kind in ("growth", "context")),
         "phases",
@@ -115,15 +119,17 @@ def test_data_is_in_a_spec_once_and_a_quickstart_of_specs_is_small(drawn: dict[s
     assert sum(len(json.dumps(chart.spec)) for chart in drawn.values()) < 150_000
 
 
-def test_responses_are_the_rows_of_the_table_by_setting(run: Run, drawn: dict[str, Chart]) -> None:
-    settings = by_setting(run).set_index(["model", "sampling"])
-    for name, column, factor in (("checks", "checks_rate", 1), ("tpot_s", "tpot_s_p50", 1000)):
+def test_responses_are_the_rows_of_the_response_table(run: Run, drawn: dict[str, Chart]) -> None:
+    table = response(run).set_index(["model", "number"])
+    for name, factor in (("checks_rate", 1), ("e2e_s", 1000)):
         rows = values(drawn[f"response-top_k-{name}"])
         assert len(rows) == 6
         for row in rows:
-            expected = settings.loc[(row["hue"], f"top_k={row['value']}")]
-            assert row["y"] == pytest.approx(factor * expected[column], rel=1e-3)
-            assert row["low"] == pytest.approx(factor * expected[column.rpartition("_")[0] + "_low"], rel=1e-3)
+            expected = table.loc[(row["hue"], row["value"])]
+            assert [row["y"], row["low"], row["high"]] == pytest.approx(
+                [factor * expected[column] for column in (name, f"{name}_low", f"{name}_high")], rel=1e-3
+            )
+        assert MEASURES[name].definition[1:] in drawn[f"response-top_k-{name}"].caption
 
 
 def test_growth_is_the_table_by_turn(run: Run, drawn: dict[str, Chart]) -> None:
@@ -182,7 +188,8 @@ def test_one_launch_has_no_dots_and_says_what_its_intervals_are_worth(tmp_path: 
     drawn = {chart.name: chart for chart in charts(a_run(tmp_path))}
 
     assert not [name for name in drawn if name.startswith("launches")]
-    assert "one launch" in drawn["growth-ttft_s"].caption
+    assert "too many lines" in drawn["growth-ttft_s"].caption
+    assert "one launch" in drawn["trade-off"].caption
     assert len(drawn["over-time"].spec["datasets"]["marks"]) == 2  # a launch of each model
 
 
@@ -202,7 +209,9 @@ def test_what_means_nothing_has_no_chart_of_quality(tmp_path: Path, what: dict[s
     )  # fmt: skip
     names = [chart.name for chart in charts(harness.load(store(tmp_path, records, {**of, **around})))]
 
-    assert [name for name in names if re.search("checks|repetition|truncated|trade-off", name)] == []
+    assert [
+        name for name in names if re.search("checks|repetition|truncated|distinct|agreement|divergence|trade-off", name)
+    ] == []
     assert "response-top_k-tpot_s" in names
     assert "phases" in names
 
@@ -234,7 +243,7 @@ def test_parameters_that_are_no_numbers_have_an_order_and_no_distances(tmp_path:
     drawn = {chart.name: chart for chart in charts(a_run(tmp_path, samplings=samplings))}
     chart = drawn["response-renormalize_logits-tpot_s"]
 
-    assert list(dict.fromkeys(row["value"] for row in values(chart))) == ["true", "false", "the model's own"]
+    assert list(dict.fromkeys(row["value"] for row in values(chart))) == ["true", "false", "not set"]
     assert '"type": "ordinal"' in json.dumps(chart.spec)
 
 
@@ -276,7 +285,7 @@ def _texts(svg: bytes) -> list[str]:
 
 
 def test_pictures_are_drawn_without_a_browser_and_say_what_they_show(run: Run, drawn: dict[str, Chart]) -> None:
-    for name in ("trade-off", "response-top_k-checks", "launches-tpot_s", "over-time"):
+    for name in ("trade-off", "response-top_k-checks_rate", "launches-tpot_s", "over-time"):
         texts = _texts(picture(drawn[name], "svg"))
         assert drawn[name].title in texts
         assert {"pico", "nano"} <= set(texts) or {"pico · top_k=1", "nano · top_k=1"} <= set(texts)

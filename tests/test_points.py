@@ -1,4 +1,4 @@
-"""The points of pictures, and which parameters are swept: against runs made by hand."""
+"""The points of pictures: against runs made by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 import harness
 from harness.analysis import points
 from harness.analysis.points import along_context, distribution, evenly, launch_medians, launch_starts, over_time
-from harness.analysis.sweeps import sweeps
 from harness.analysis.tradeoffs import trade_offs
 from harness.records import Memory
 from tests.builders import cell, checks, failed, launch, plan, store, turn
@@ -103,34 +102,6 @@ def test_launches_are_compared_by_the_turns_they_all_have(tmp_path: Path) -> Non
         (0, pytest.approx(0.002)),
         (1, pytest.approx(0.003)),
     ]
-
-
-def swept(**samplings: dict[str, object]) -> list[tuple[str, list[object], dict[str, object]]]:
-    given = [{"name": name, "parameters": parameters} for name, parameters in samplings.items()]
-    return [(each.parameter, [value for value, _ in each.samplings], dict(each.rest)) for each in sweeps(given)]
-
-
-def test_a_parameter_is_swept_where_nothing_else_differs() -> None:
-    assert swept(a={"do_sample": True, "top_k": 50}, b={"do_sample": True, "top_k": 1}) == [("top_k", [1, 50], {})]
-
-
-def test_settings_that_differ_in_two_things_are_no_sweep() -> None:
-    assert swept(greedy={"do_sample": False}, sampled={"do_sample": True, "top_p": 0.9}) == []
-
-
-def test_a_grid_sweeps_each_parameter_at_each_value_of_the_other() -> None:
-    grid = {f"{k}{t}": {"top_k": k, "temperature": t} for k in (10, 1) for t in (0.5, 1.0)}
-
-    assert swept(**grid) == [
-        ("top_k", [1, 10], {"temperature": 0.5}),
-        ("top_k", [1, 10], {"temperature": 1.0}),
-        ("temperature", [0.5, 1.0], {"top_k": 10}),
-        ("temperature", [0.5, 1.0], {"top_k": 1}),
-    ]
-
-
-def test_a_value_left_to_the_model_is_a_value_of_the_sweep() -> None:
-    assert swept(a={"top_k": 10}, b={"top_k": 5}, c={}) == [("top_k", [10, 5, None], {})]
 
 
 def test_host_memory_is_that_of_the_model_and_not_of_the_sampling(tmp_path: Path) -> None:

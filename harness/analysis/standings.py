@@ -12,6 +12,7 @@ pairs not looked at count as 1, which can only make the others larger.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from harness.analysis.pareto import Better
 from harness.analysis.sides import Pair, Side
 from harness.analysis.stats import Basis, Estimate
 from harness.analysis.summary import by_setting
-from harness.analysis.sweeps import shown, sweeps
+from harness.analysis.sweep import EACH, Sweep, sweeps
 
 MOST_COMPARED = 24
 """Others that the best is held against: with hundreds of settings nobody reads, or waits for, hundreds of answers."""
@@ -183,14 +184,34 @@ def _fields(run: Run, table: pd.DataFrame) -> tuple[list[_Field], list[_Field], 
         for number, row in enumerate(table[list(SETTING)].to_dict("records"))
     ]
     models = [(str(name), Side(run, model=str(name)), rows) for name, rows in table.groupby("model", sort=False)]
-    values = []
-    for sweep in sweeps(run.plan["samplings"]):
-        sides = [
-            (shown(value), Side(run, sampling=name), table[table["sampling"] == name])
-            for value, name in sweep.samplings
-        ]
-        values.append(_Field(sweep.parameter, sweep.given, sides))
+    values = [
+        _Field(sweep.parameter, _given(run, sweep, rest), _levels(run, table, sweep, rest))
+        for sweep in sweeps(run.manifest)
+        if sweep.parameter != EACH  # that is asked by setting
+        for rest in range(len(sweep.levels[0].samplings))
+    ]
     return [_Field("setting", "", settings)], [_Field("model", "", models)], values
+
+
+def _levels(run: Run, table: pd.DataFrame, sweep: Sweep, rest: int) -> list[tuple[str, Side, pd.DataFrame]]:
+    """The values of a sweep with everything else alike."""
+    named = [(level.value, level.samplings[rest]) for level in sweep.levels]
+    return [
+        ("not set" if value is None else value, Side(run, sampling=sampling), table[table["sampling"] == sampling])
+        for value, sampling in named
+    ]
+
+
+def _given(run: Run, sweep: Sweep, rest: int) -> str:
+    """At which values of other parameters, of those that the sweep is made at several of."""
+    parameters = {sampling["name"]: sampling["parameters"] for sampling in run.plan["samplings"]}
+    first = [parameters[name] for name in sweep.levels[0].samplings]
+    names = dict.fromkeys(name for each in first for name in each if name != sweep.parameter)
+    return ", ".join(
+        f"{name}={json.dumps(first[rest].get(name), ensure_ascii=False)}"
+        for name in names
+        if any(each.get(name) != first[0].get(name) for each in first)
+    )
 
 
 def _named(axis: str, value: Any) -> str:

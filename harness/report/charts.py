@@ -16,12 +16,14 @@ import pandas as pd
 from harness.analysis.arrays import SETTING
 from harness.analysis.frames import Run
 from harness.analysis.growth import CONTEXTS_FOR_A_SLOPE
+from harness.analysis.measures import MEASURES
 from harness.analysis.notes import behaviour_caption, speed_caption
 from harness.analysis.pareto import BALANCED
 from harness.analysis.phases import by_phase
 from harness.analysis.points import Points, along_context, distribution, launch_medians, launch_starts, over_time
+from harness.analysis.response import response
 from harness.analysis.summary import by_setting, by_turn
-from harness.analysis.sweeps import Sweep, shown, sweeps
+from harness.analysis.sweep import EACH, NAMED
 from harness.analysis.tradeoffs import trade_offs
 from harness.metrics import PHASES
 from harness.report.plots import (
@@ -136,75 +138,65 @@ def _trade_off(run: Run, labels: Labels) -> Iterator[Chart]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Response:
-    """What a curve of response is of: columns of `by_setting`, and how it is drawn."""
-
-    name: str
-    title: str
-    value: str
-    bounds: tuple[str, str] | None
-    factor: float = 1.0
-    format: str = _NUMBER
-    zero: bool = False
-
-
 _RESPONSES = (
-    _Response("checks", "Checks passed", "checks_rate", ("checks_low", "checks_high"), format=_PERCENT, zero=True),
-    _Response("repetition", "Repetition (share of the reply)", "repetition_mean", None, format=_PERCENT, zero=True),
-    _Response("truncated", "Replies cut off", "truncated_rate", None, format=_PERCENT, zero=True),
-    _Response("tokens", "Length of replies (tokens, mean)", "completion_tokens_mean", None, zero=True),
-    *(
-        _Response(name, drawn(name)[0], f"{name}_p50", (f"{name}_low", f"{name}_high"), 1000.0)
-        for name in ("ttft_s", "tpot_s", "e2e_s")
-    ),
+    *("checks_rate", "truncated_rate", "repetition", "distinct_2", "longest_loop", "completion_tokens"),
+    *("agreement_rate", "divergence_rate", "sampling_step_s", "tpot_s", "e2e_s"),
 )
+"""The measures that are drawn: of those that say the same in another way, one."""
 
 
 def _responses(run: Run, _: Labels) -> Iterator[Chart]:
-    swept: dict[str, list[Sweep]] = {}
-    for sweep in sweeps(run.plan["samplings"]):
-        swept.setdefault(sweep.parameter, []).append(sweep)
-    for parameter, each in swept.items():
-        table = _by_value(by_setting(run), each)
-        labels = Labels(table, ("model", "rest", "concurrency"))
-        numeric = all(sweep.numeric for sweep in each)
-        ticks = tuple(dict.fromkeys(value for sweep in each for value, _ in sweep.samplings)) if numeric else ()
-        x = Axis("value", parameter, ",.12~r" if numeric else "", ordinal=not numeric, ticks=ticks)
-        for of in _RESPONSES:
-            known = table[table[of.value].notna()]
-            if known["value"].nunique() < 2:
+    table = response(run)
+    table = table[~table["parameter"].isin([NAMED, EACH])]
+    for parameter, curve in table.groupby("parameter", sort=False):
+        labels = Labels(curve, ("model", "over", "concurrency"))
+        numeric = bool(curve["number"].notna().all())
+        values: list[Any] = [row["number"] if numeric else _said(row["value"]) for row in records(curve)]
+        ticks = tuple(sorted(set(values))) if numeric else ()
+        x = Axis("value", str(parameter), ",.12~r" if numeric else "", ordinal=not numeric, ticks=ticks)
+        for measure in (MEASURES[name] for name in _RESPONSES):
+            known = curve.assign(at=values)[curve[measure.name].notna()]
+            if known["at"].nunique() < 2 or known[measure.name].nunique() < 2:
                 continue
-            rows = [{**labels(row), "value": row["value"], **_point(row, of)} for row in records(known)]
-            caption = speed_caption(run) if of.name.endswith("_s") else behaviour_caption(run)
-            few = len({row["setting"] for row in rows}) <= _MOST_BANDS
-            band = few and any(row.get("low") is not None for row in rows)
+            unit, factor = {"s": (" (ms)", 1000.0), "units": (" (units)", 1.0)}.get(measure.unit, ("", 1.0))
+            rows = [{**labels(row), "value": row["at"], **_point(row, measure.name, factor)} for row in records(known)]
+            band, worth = _banded(run, rows, measure.sample)
+            y = Axis("y", measure.title, _PERCENT if measure.unit == "ratio" else _NUMBER, zero=measure.unit != "s")
             yield Chart(
-                f"response-{parameter}-{of.name}",
-                f"{of.title} by {parameter}",
-                caption if band else caption.split(":", maxsplit=1)[0] + ": points have no interval.",
-                curves(rows, x, Axis("y", of.title, of.format, zero=of.zero), labels.series, band=band),
+                f"response-{parameter}-{measure.name}",
+                f"{measure.title}{unit} by {parameter}",
+                f"{_sentence(measure.definition)} {_over(known)}{worth}",
+                curves(rows, x, y, labels.series, band=band),
             )
 
 
-def _by_value(settings: pd.DataFrame, swept: Sequence[Sweep]) -> pd.DataFrame:
-    """The settings of some sweeps of one parameter: `value` of it, and `rest`, the other swept parameters."""
-    numeric = all(sweep.numeric for sweep in swept)
-    parts = []
-    for sweep in swept:
-        for value, sampling in sweep.samplings:
-            here = settings[settings["sampling"] == sampling]
-            parts.append(here.assign(value=value if numeric else text(shown(value)), rest=sweep.given))
-    return pd.concat(parts, ignore_index=True)
+def _said(value: str | None) -> str:
+    return "not set" if value is None else text(value)
 
 
-def _point(row: Mapping[str, Any], of: _Response) -> dict[str, float | None]:
-    low, high = of.bounds or (None, None)
-    return {
-        "y": times(row[of.value], of.factor),
-        **({"low": times(row[low], of.factor)} if low else {}),
-        **({"high": times(row[high], of.factor)} if high else {}),
-    }
+def _sentence(definition: str) -> str:
+    return f"{definition[0].upper()}{definition[1:]}."
+
+
+def _over(curve: pd.DataFrame) -> str:
+    over = [text(each) for each in curve["over"].unique() if each]
+    return f"Mean over {'; or over '.join(over)}. " if over else ""
+
+
+def _banded(run: Run, rows: Sequence[Mapping[str, Any]], sample: str) -> tuple[bool, str]:
+    """Whether intervals are drawn – not round so many lines that areas would leave nothing to see – and what they are
+    worth."""
+    if not any(row["low"] is not None for row in rows):
+        return False, "No intervals."
+    if len({row["setting"] for row in rows}) > _MOST_BANDS:
+        return False, "Intervals are in the tables: there are too many lines."
+    return True, speed_caption(run) if sample == "launches" else behaviour_caption(run)
+
+
+def _point(row: Mapping[str, Any], name: str, factor: float, value: str = "") -> dict[str, float | None]:
+    """A value, called `name` or `value`, and the ends of its interval where the table has them."""
+    ends = {"y": row[value or name], "low": row.get(f"{name}_low"), "high": row.get(f"{name}_high")}
+    return {end: times(found, factor) for end, found in ends.items()}
 
 
 def _distributions(run: Run, labels: Labels) -> Iterator[Chart]:
@@ -229,19 +221,17 @@ def _growth(run: Run, labels: Labels) -> Iterator[Chart]:
     memory = next((name for name in _MEMORIES if turns[f"{name}_p50"].notna().any()), None)
     for metric in ("ttft_s", "tpot_s", *([memory] if memory else [])):
         title, factor = drawn(metric)
-        timed = f"{metric}_low" in turns
         known = turns[turns[f"{metric}_p50"].notna()]
         if known["turn_index"].nunique() > 1:
-            of = _Response(
-                metric, title, f"{metric}_p50", (f"{metric}_low", f"{metric}_high") if timed else None, factor
-            )
-            rows = [{**labels(row), "turn": row["turn_index"], **_point(row, of)} for row in records(known)]
-            settings = len({row["setting"] for row in rows})
-            band = settings <= _MOST_BANDS and any(row.get("low") is not None for row in rows)
+            rows = [
+                {**labels(row), "turn": row["turn_index"], **_point(row, metric, factor, f"{metric}_p50")}
+                for row in records(known)
+            ]
+            band, worth = _banded(run, rows, "launches")
             yield Chart(
                 f"growth-{metric}",
                 f"{title} by turn",
-                f"p50 of the turns at each position, from 0.{' ' + speed_caption(run) if timed else ''}",
+                f"p50 of the turns at each position, from 0. {worth}",
                 curves(rows, _turns(known), Axis("y", title, _NUMBER), labels.series, band=band),
             )
         points = along_context(run, metric)
