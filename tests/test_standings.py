@@ -182,6 +182,15 @@ def test_unrelated_settings_are_asked_for_as_such(tmp_path: Path) -> None:
     assert any("greedy and warm do not differ in time to the first token" in said for said in told)
 
 
+def test_named_settings_are_asked_for_over_all_models(tmp_path: Path) -> None:
+    settings = {"greedy": {"do_sample": False}, "warm": {"do_sample": True, "top_p": 0.9}}
+    of = plan(("pico", "nano"), settings, {"a": 1})
+    run = played(tmp_path, turn, of, config={"sampling": {"settings": settings}})
+
+    assert [asked for asked, _ in headline(run)] == ["pico or nano?", "Which setting?"]
+    assert {each.names for each in standings(run).by_parameter} == {("greedy", "warm")}
+
+
 def test_of_very_many_settings_the_next_best_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.analysis.standings.MOST_COMPARED", 2)
     samplings = {f"s{n}": {"do_sample": True, "top_k": n + 1} for n in range(4)}
