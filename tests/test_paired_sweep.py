@@ -33,7 +33,7 @@ sampling:
     sampled: {{do_sample: true, temperature: 2.5, top_k: [0, {EVERYTHING}, 2]}}
 conversations:
   files: [{ROOT}/prompts/physics-professor.yaml, {ROOT}/prompts/memory.yaml]
-  tags: [short]
+  ids: [physics-professor, memory-name]
 repeats: 2
 launches: 2
 warmup: 0
@@ -69,7 +69,7 @@ def test_samplings_take_turns_within_every_repeat(run: Run) -> None:
     for order in played.values():
         assert len(order) == len(set(order)) == 4 * run.turns["conversation_id"].nunique()
         blocks = 1 + sum(one != other for (one, _), (other, _) in pairwise(order))
-        assert blocks > 4
+        assert blocks > 4, "one block each would be one sampling after the other"
 
 
 def test_settings_draw_with_the_same_dice(run: Run) -> None:

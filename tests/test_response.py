@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from harness.analysis.measures import MEASURES
 from harness.analysis.response import response
 from harness.analysis.stats import pass_rate, t_quantile
 from harness.analysis.summary import by_setting
+from harness.cli.report import report as print_report
 from harness.records import Cell, TurnRecord
 from harness.report import response as report
 from harness.report.markdown import markdown
@@ -296,6 +298,29 @@ def test_a_very_large_run_says_that_the_table_waits_to_be_asked_for(monkeypatch:
     for page in (markdown(run), console.file.getvalue()):
         assert "harness report RUN --table response" in page
         assert "choosing ms/token" not in page
+
+
+@pytest.mark.parametrize(
+    ("table", "first"),
+    [("response", "run_id,model,concurrency,parameter,over,value"), ("length-limits", "run_id,model")],
+)
+def test_either_table_can_be_asked_for_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: Any, first: str
+) -> None:
+    of = plan(samplings={"short": {"max_length": 9}, "long": {"max_length": 99}}, conversations={"physics": 1})
+    cut = said("short", "x", (1,), finish_reason="max_length", tokens_left=0)
+    path = store(tmp_path, [cut, said("long", "x", (1, 2), tokens_left=60)], of)
+    told = {}
+    for form in ("csv", "json", "markdown", "table"):
+        print_report([path, path], output=form, table=table)  # type: ignore[arg-type]
+        told[form] = capsys.readouterr().out
+
+    assert told["csv"].startswith(first)
+    assert len(told["csv"].splitlines()) == 1 + 2 * 2
+    assert len(json.loads(told["json"])) == 2 * 2
+    for form in ("markdown", "table"):
+        assert "By turn" not in told[form]
+        assert told[form].count({"response": "What a setting changes", "length-limits": "Where the length runs"}[table])
 
 
 def test_loops_and_checks_are_counted(tmp_path: Path) -> None:
