@@ -222,7 +222,7 @@ def test_json_lines_are_judged_as_yaml_is_and_told_by_line(tmp_path):
         "0.jsonl:5: should be a mapping of keys to values, not a list",
         "0.jsonl:6:8: not JSON – one object per line",
         "0.jsonl:7:9: not JSON – one object per line",
-        "b.yaml:1:17: conversations.0.id: a is the id of another conversation – see 0.jsonl:1",
+        "b.yaml:1:18: conversations.0.id: a is the id of another conversation – see 0.jsonl:1",
     ]
 
 

@@ -25,6 +25,7 @@ from harness.documents.values import (
     document_of,
     encodable,
 )
+from harness.documents.write import new_file
 
 __all__ = [
     "Assignment",
@@ -39,6 +40,7 @@ __all__ = [
     "document_of",
     "encodable",
     "fit",
+    "new_file",
     "parse_document",
     "read_document",
     "read_lines",

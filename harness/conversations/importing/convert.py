@@ -9,7 +9,6 @@ whatever is before or after. One that occurs again is numbered.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -25,6 +24,7 @@ from harness.conversations.importing.targets import Target
 from harness.conversations.load import conversation_problems
 from harness.conversations.save import writer_for
 from harness.conversations.variables import VARIABLE
+from harness.documents import new_file
 from harness.errors import DocumentError, Mistake, UsageError
 from harness.records import short_hash
 
@@ -54,30 +54,22 @@ def convert(
     replaced by `force` only, and in one step at the end. Raises UsageError, or DocumentError with what is wrong in the
     source.
     """
-    if output.exists() and not force:
-        raise UsageError(str(output), "exists already", "choose another name, or --force")
     writer = writer_for(output)
     ledger = Ledger()
-    found = records(source, ledger)
-    first = next(found, None)
-    if first is None:
-        raise UsageError(str(source), "holds no record", "is it the right file?")
-    known = format or format_of(first, str(source))
-    counts = [0, 0]
-    part = output.with_name(f".{output.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(writer.head)
-            for entry in _entries(_reader(known, target)(chain([first], found), ledger), known, ledger):
-                file.write(writer.item(entry))
-                counts = [counts[0] + 1, counts[1] + len(entry["turns"])]
-        _check(source, counts[0], ledger, strict=strict)
-        os.replace(part, output)
-    except OSError as error:
-        raise UsageError(str(output), f"cannot be written: {error.strerror}", "choose another place") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return Imported(known, counts[0], counts[1], ledger)
+    conversations = turns = 0
+    with new_file(output, force=force) as file:
+        found = records(source, ledger)
+        first = next(found, None)
+        if first is None:
+            raise UsageError(str(source), "holds no record", "is it the right file?")
+        known = format or format_of(first, str(source))
+        file.write(writer.head)
+        for entry in _entries(_reader(known, target)(chain([first], found), ledger), known, ledger):
+            file.write(writer.item(entry))
+            conversations += 1
+            turns += len(entry["turns"])
+        _check(source, conversations, ledger, strict=strict)
+    return Imported(known, conversations, turns, ledger)
 
 
 def _reader(format: Format, target: Target) -> Reader:  # noqa: A002
