@@ -12,14 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import harness
+from harness.cli import main
 from harness.conversations.importing import records as reading
 from harness.conversations.importing.convert import Imported, convert
+from harness.conversations.importing.detect import FORMATS
 from harness.conversations.importing.ledger import Ledger
 from harness.conversations.importing.records import records
 from harness.conversations.load import load_conversations
 from harness.conversations.script import Conversation
-from harness.errors import DocumentError, UsageError
-from tests import commands
+from harness.errors import DocumentError, HarnessError, UsageError
 from tests.questions import CATEGORIES, question_file
 
 Import = Callable[..., tuple[Imported, tuple[Conversation, ...]]]
@@ -245,7 +246,7 @@ def test_a_list_of_tests_in_yaml_has_lines(imported):
 
     assert findings(told) == {
         "a variable with several values": (OUT, 1, [2]),
-        "several variables, and no prompt that joins them": (OUT, 1, [3]),
+        "variables, of which none alone is what the user says": (OUT, 1, [3]),
     }
 
 
@@ -379,6 +380,59 @@ def test_texts_that_mean_something_to_a_file_format_are_just_texts(imported, tex
     assert (one.turns[0].user, one.turns[0].assistant) == (text, text)
 
 
+# --- whatever comes ---------------------------------------------------------------------------------------------------
+
+ODD = st.sampled_from([
+    None, True, 0, -1, 2.5, float("nan"), "", " ", "user", "tool", "{{ x }}", "{% if %}", "file://x", "[", "a, b",
+    "\ud83d", "\x00", [], {},
+    [None], ["a"], [[]], {"role": "user"}, {"type": "text"}, {"x": {"y": 1}}, "not-regex", "is-json",
+])  # fmt: skip
+SOUND: list[dict[str, Any]] = [
+    {"question_id": 1, "category": "math", "turns": ["a", "b"], "reference": ["c", ""]},
+    {"task": "GR", "id": 1, "history": [{"user": "a", "bot": "b"}]},
+    {"QUESTION_ID": "x", "AXIS": "y", "CONVERSATION": users("a"), "TARGET_QUESTION": "b?", "PASS_CRITERIA": "YES"},
+    {"id": "a", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "tools": []},
+    {"conversation": [{"human": "a", "assistant": "b"}], "system": "c"},
+    {"messages": [*users("a"), {"role": "assistant", "content": [{"type": "text", "text": "b"}], "name": "x"}]},
+    {"input": users("a"), "ideal": ["b"], "metadata": {"axis": "c", "tags": ["d"]}, "id": 1, "choices": []},
+    {"input": "a", "target": "b", "metadata": {"category": "c"}},
+    {"vars": {"q": "a"}, "assert": [{"type": "contains", "value": "b"}, {"type": "word-count", "value": {"min": 1}},
+                                     "x"],
+     "metadata": {"conversationId": "c"}, "options": {"transform": "x"}, "description": "d", "threshold": 1},
+    {"prompts": ["{{ q }} {{ r }}", {"raw": "x"}], "defaultTest": {"vars": {"r": "s"}, "assert": [{"type": "is-json"}]},
+     "tests": [{"vars": {"q": "a"}}, {"vars": {"messages": [{"user": "b"}]}}]},
+]  # fmt: skip
+
+
+@st.composite
+def nearly_sound(draw: st.DrawFn) -> Any:
+    """A record of some format with something odd somewhere in it."""
+
+    def changed(value: Any) -> Any:
+        inner = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+        if not inner or draw(st.integers(0, 3)) == 0:
+            return draw(ODD)
+        place = draw(st.sampled_from(inner))
+        return {**value, place: changed(value[place])} if isinstance(value, dict) else [
+            *value[:place], changed(value[place]), *value[place + 1 :],
+        ]  # fmt: skip
+
+    return changed(draw(st.sampled_from(SOUND)))
+
+
+@given(found=st.lists(nearly_sound() | st.sampled_from(SOUND), min_size=1, max_size=3), by_name=st.booleans())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_records_are_conversations_or_lines_of_error(tmp_path, found, by_name):
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps(record) + "\n" for record in found))
+
+    for name in FORMATS if by_name else [None]:
+        try:
+            told = convert(tmp_path / "odd.jsonl", tmp_path / "out.jsonl", name, target="contains", force=True)
+        except HarnessError:
+            continue
+        assert len(load_conversations([tmp_path / "out.jsonl"])) == told.conversations > 0
+
+
 # --- reading piece by piece ------------------------------------------------------------------------------------------
 
 VALUES = st.recursive(
@@ -439,34 +493,47 @@ def test_bytes_that_are_no_text_are_told(tmp_path):
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_eighty_questions_import_plan_and_run_on_pico(tmp_path):
-    (tmp_path / "question.jsonl").write_text(question_file())
-    imported = commands.harness("import", "auto", "question.jsonl", "-o", "mt-bench.yaml", cwd=tmp_path)
-    arguments = ("-m", "builtin:pico", "-p", "mt-bench.yaml", "--max-new-tokens", "4", "--set", "warmup=0")
-    planned = commands.harness("plan", *arguments, cwd=tmp_path)
-    ran = commands.harness("run", *arguments, "--run-id", "x", "-q", cwd=tmp_path)
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`harness …` in this process: its exit code, stdout and stderr."""
 
-    assert (imported.returncode, imported.stdout) == (0, "mt-bench.yaml\n")
-    assert imported.stderr == "mt-bench: 80 conversations with 160 turns\n"
-    assert "80 cells, 160 turns" in planned.stdout
-    assert ran.returncode == 0, ran.stderr
+    def do(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(map(str, arguments)))
+        told = capfd.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return do
+
+
+def test_eighty_questions_import_plan_and_run_on_pico(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "question.jsonl").write_text(question_file())
+    arguments = ("-m", "builtin:pico", "-p", "mt-bench.yaml", "--max-new-tokens", "4", "--set", "warmup=0")
+
+    assert command("import", "auto", "question.jsonl", "-o", "mt-bench.yaml") == (
+        0, "mt-bench.yaml\n", "mt-bench: 80 conversations with 160 turns\n",
+    )  # fmt: skip
+    assert "80 cells, 160 turns" in command("plan", *arguments)[1]
+    assert command("run", *arguments, "--run-id", "x", "-q")[0] == 0
     turns = harness.load(tmp_path / "results" / "x").turns
     assert len(turns) == 160
     assert set(turns["state"]) == {"done"}
 
 
-def test_the_command_tells_what_was_left_out_and_refuses_in_one_line(tmp_path):
+def test_the_command_tells_what_was_left_out_and_refuses_in_one_line(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
     records = [talk(("user", "a")), talk(("user", "a"), ("\x1b[31mtool", "b"))]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    told = commands.harness("import", "auto", "x.jsonl", "-o", "x.out.jsonl", cwd=tmp_path)
-    again = commands.harness("import", "auto", "x.jsonl", "-o", "x.out.jsonl", cwd=tmp_path)
-    missing = commands.harness("import", "openai", "y.jsonl", "-o", "y.yaml", cwd=tmp_path)
 
-    assert told.stderr.splitlines() == [
-        "openai: 1 conversations with 1 turns",
-        rf"  1 × a message of the role '\x1b[31mtool': {OUT} (x.jsonl:2)",
-    ]
-    assert (again.returncode, again.stderr) == (
-        2, "x.out.jsonl: exists already – choose another name, or --force\n",
+    assert command("import", "auto", "x.jsonl", "-o", "x.out.jsonl") == (
+        0, "x.out.jsonl\n",
+        "openai: 1 conversation with 1 turn\n"
+        rf"  1 × a message of the role '\x1b[31mtool': {OUT} (x.jsonl:2)" "\n",
     )  # fmt: skip
-    assert (missing.returncode, missing.stderr) == (2, "y.jsonl: cannot be read: No such file or directory\n")
+    assert command("import", "auto", "x.jsonl", "-o", "x.out.jsonl") == (
+        2, "", "x.out.jsonl: exists already – choose another name, or --force\n",
+    )  # fmt: skip
+    assert command("import", "openai", "y.jsonl", "-o", "y.yaml") == (
+        2, "", "y.jsonl: cannot be read: No such file or directory\n",
+    )  # fmt: skip

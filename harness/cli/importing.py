@@ -36,7 +36,8 @@ def convert(
 def _told(file: Path, output: Path, found: Imported) -> list[str]:
     from harness.report.units import printable
 
-    lines = [f"{found.format}: {found.conversations} conversations with {found.turns} turns"]
+    conversations = f"{found.conversations} conversation{'s' if found.conversations != 1 else ''}"
+    lines = [f"{found.format}: {conversations} with {found.turns} turn{'s' if found.turns != 1 else ''}"]
     for finding in found.ledger.findings:
         where = ", ".join(f"{file}:{line}" for line in finding.lines)
         more = " …" if finding.times > len(finding.lines) else ""

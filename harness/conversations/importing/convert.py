@@ -9,7 +9,7 @@ whatever is before or after. One that occurs again is numbered.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -104,6 +104,7 @@ def _check(source: Path, conversations: int, ledger: Ledger, *, strict: bool) ->
 def _entries(drafts: Iterator[Draft], format: Format, ledger: Ledger) -> Iterator[dict[str, Any]]:  # noqa: A002
     """The conversations as a prompts file has them."""
     used: set[str] = set()
+    numbers: dict[str, int] = {}
     for draft in drafts:
         entry = _entry(draft)
         problems = conversation_problems({"id": "-", **entry})
@@ -114,9 +115,18 @@ def _entries(drafts: Iterator[Draft], format: Format, ledger: Ledger) -> Iterato
         name = draft.id or f"{format}-{short_hash(json.dumps(entry, sort_keys=True).encode())[:12]}"
         if name in used:
             ledger.note(draft.line, "an id that occurs again", "the conversation has a number behind its id")
-            name = next(each for each in (f"{name}-{n}" for n in range(2, len(used) + 3)) if each not in used)
+            name = _numbered(name, used, numbers)
         used.add(name)
         yield {"id": name, **entry}
+
+
+def _numbered(name: str, used: Collection[str], numbers: dict[str, int]) -> str:
+    """The name with the next number behind it that makes it a new one."""
+    number = numbers.get(name, 2)
+    while f"{name}-{number}" in used:
+        number += 1
+    numbers[name] = number + 1
+    return f"{name}-{number}"
 
 
 def _entry(draft: Draft) -> dict[str, Any]:

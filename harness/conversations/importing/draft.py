@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.conversations.importing.ledger import CannotSayError, Ledger
 from harness.conversations.importing.records import Record
+from harness.documents import encodable
 
 Item = Mapping[str, Any]
 """A check, as a prompts file has it."""
@@ -59,7 +60,8 @@ def each(convert: Callable[[Record, Ledger], Draft]) -> Reader:
 
 def named(prefix: str, own: Any) -> str | None:
     """A conversation's name from its own: a number, which other files have too, gets the format's name before it."""
-    text = " ".join(str(own).split()) if isinstance(own, (str, int, float)) and not isinstance(own, bool) else ""
+    given = str(own) if isinstance(own, (str, int, float)) and not isinstance(own, bool) else ""
+    text = " ".join((encodable(given) or "").split())
     if not text:
         return None
     return f"{prefix}-{text}" if text.replace(".", "").isdecimal() else text
@@ -69,4 +71,5 @@ def tags_of(value: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
     """The words under these keys, texts or lists of texts, each once."""
     found = [value.get(key) for key in keys]
     words = [word for entry in found for word in (entry if isinstance(entry, list) else [entry])]
-    return tuple(dict.fromkeys(word.strip() for word in words if isinstance(word, str) and word.strip()))
+    texts = [encodable(word) for word in words if isinstance(word, str)]
+    return tuple(dict.fromkeys(text.strip() for text in texts if text and text.strip()))

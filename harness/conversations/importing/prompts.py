@@ -30,7 +30,7 @@ class Prompt:
         if self.template:
             return [(role, rendered(text, variables)) for role, text in self.template]
         if len(variables) != 1:
-            raise CannotSayError("several variables, and no prompt that joins them")
+            raise CannotSayError("variables, of which none alone is what the user says")
         (text,) = variables.values()
         return [(ROLES["user"], rendered(text, {}))]
 
