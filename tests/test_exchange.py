@@ -245,6 +245,15 @@ def test_the_command_writes_to_stdout_or_a_new_file(path, tmp_path, monkeypatch,
     )  # fmt: skip
 
 
+def test_a_place_that_cannot_be_written_is_one_line(path, tmp_path, command):
+    (tmp_path / "file").write_text("")
+
+    assert command("export", path, "-o", tmp_path / "file" / "t.csv") == (
+        2, "", f"{tmp_path}/file/t.csv: cannot be written: File exists – choose another place\n",
+    )  # fmt: skip
+    assert command("export", path, "-o", tmp_path / "new" / "t.csv")[:2] == (0, f"{tmp_path}/new/t.csv\n")
+
+
 def test_the_command_writes_results_where_the_hub_looks_for_them(path, tmp_path, command):
     code, out, _ = command("export", path, "-f", "eval-results", "--dataset", "me/talks", "-o", tmp_path)
 

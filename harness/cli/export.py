@@ -93,7 +93,6 @@ def _eval_results(run: Run, dataset: str | None, task: str, output: Path | None,
             typer.echo(result.text, nl=False)
             continue
         path = output / result.path
-        path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path, force=force) as file:
             file.write(result.text.encode())
         typer.echo(path)
