@@ -514,7 +514,9 @@ def test_eighty_questions_import_plan_and_run_on_pico(tmp_path, monkeypatch, com
     assert command("import", "auto", "question.jsonl", "-o", "mt-bench.yaml") == (
         0, "mt-bench.yaml\n", "mt-bench: 80 conversations with 160 turns\n",
     )  # fmt: skip
-    assert "80 cells, 160 turns" in command("plan", *arguments)[1]
+    planned = command("plan", *arguments)[1]
+    assert "80 cells, 160 turns" in planned
+    assert "mt-bench-100 (2 turns), and 60 more\n" in planned
     assert command("run", *arguments, "--run-id", "x", "-q")[0] == 0
     turns = harness.load(tmp_path / "results" / "x").turns
     assert len(turns) == 160
