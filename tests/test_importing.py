@@ -19,7 +19,7 @@ from harness.conversations.importing.detect import FORMATS
 from harness.conversations.importing.ledger import Ledger
 from harness.conversations.importing.records import records
 from harness.conversations.load import load_conversations
-from harness.conversations.script import Conversation
+from harness.conversations.script import Conversation, Rubric
 from harness.errors import DocumentError, HarnessError, UsageError
 from tests.questions import CATEGORIES, question_file
 
@@ -134,7 +134,8 @@ def test_mt_bench_101_and_multi_challenge(imported):
 
     assert (dialogue.id, dialogue.tags, dialogue.turns[0].assistant) == ("mt-bench-101-1", ("GR",), "A.")
     assert (challenge.id, challenge.tags) == ("67x", ("INFERENCE_MEMORY",))
-    assert list(findings(told)) == ["a question for a judge"]
+    assert challenge.turns[-1].rubric == Rubric("Is it? The reply passes if the answer is YES.", "pass")
+    assert findings(told) == {}
 
 
 def test_the_target_of_a_sample_is_a_check_only_when_asked_for(imported):

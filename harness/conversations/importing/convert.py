@@ -144,4 +144,5 @@ def _turn(turn: DraftTurn) -> dict[str, Any]:
         **({"literal": True} if VARIABLE.search(turn.user) else {}),
         **({"assistant": turn.assistant} if turn.assistant is not None else {}),
         **({"expect": [dict(item) for item in turn.expect]} if turn.expect else {}),
+        **({"rubric": dict(turn.rubric)} if turn.rubric else {}),
     }

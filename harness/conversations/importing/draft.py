@@ -16,11 +16,12 @@ Item = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class DraftTurn:
-    """A user message, with its gold reply and the checks of the reply if there are any."""
+    """A user message, with its gold reply, and the checks and the rubric of the reply, if there are any."""
 
     user: str
     assistant: str | None = None
     expect: tuple[Item, ...] = ()
+    rubric: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
