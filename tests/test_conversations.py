@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -108,9 +109,9 @@ conversations:
         "0.yaml:8:14: conversations.0.turns.0.expect.1.regex: is not a regular expression: "
         "unterminated character set at position 1",
         "0.yaml:9:9: conversations.0.turns.1.user: {{ colour }} is not captured by an earlier turn"
-        " – add capture: {colour: REGEX} to one",
+        " – add capture: {colour: REGEX} to one, or literal: true to this turn",
         "0.yaml:9:9: conversations.0.turns.1.user: {{ size }} is not captured by an earlier turn"
-        " – add capture: {size: REGEX} to one",
+        " – add capture: {size: REGEX} to one, or literal: true to this turn",
         "0.yaml:10:9: conversations.0.turns.1.asistant: unknown key – did you mean assistant?",
         "0.yaml:14:19: conversations.0.turns.2.capture.a b: should be a name of letters, digits and _",
         "0.yaml:14:19: conversations.0.turns.2.capture.a b: is not a regular expression: missing ) at position 1",
@@ -176,3 +177,69 @@ def test_conversations_meant_for_speed_have_gold_replies_throughout(name):
 def test_the_conversation_about_growing_contexts_has_twenty_turns():
     (conversation,) = load_conversations([ROOT / "prompts/context-growth.yaml"])
     assert len(conversation.turns) == 20
+
+
+def lines(tmp_path, *texts):
+    (tmp_path / "0.jsonl").write_text("".join(text + "\n" for text in texts))
+    return [tmp_path / "0.jsonl"]
+
+
+def test_json_lines_hold_a_conversation_each(tmp_path):
+    one = '{"id": "a", "tags": ["x"], "turns": [{"user": "Hi", "expect": [{"max_words": 3}]}]}'
+    first, second = load_conversations(lines(tmp_path, one, "", '{"id": "b", "turns": [{"user": "Hi"}]}'))
+
+    assert (first.id, first.tags, first.source) == ("a", ("x",), str(tmp_path / "0.jsonl"))
+    assert [check.name for check in first.turns[0].expect] == ["max_words: 3"]
+    assert second.id == "b"
+
+
+def test_json_lines_are_judged_as_yaml_is_and_told_by_line(tmp_path):
+    (tmp_path / "b.yaml").write_text("conversations: [{id: a, turns: [{user: x}]}]")
+    files = lines(
+        tmp_path,
+        '{"id": "a", "turns": [{"user": "{{ x }}"}]}',
+        '{"id": "b", "turns": [{"user": " ", "expect": [{"contain": "x"}]}], "tag": []}',
+        '{"id": "c", "id": "d", "turns": []}',
+        '{"id": "b", "turns": [{"user": "x"}]}',
+        "[1]",
+        '{"id": NaN}',
+        '{"id": "\\ud83d", "turns": []}',
+    )
+
+    with pytest.raises(DocumentError) as caught:
+        load_conversations([*files, tmp_path / "b.yaml"])
+
+    # What exactly is no JSON is in the words of the parser.
+    told = [re.sub("not JSON: .* –", "not JSON –", str(mistake)) for mistake in caught.value.mistakes]
+    assert [mistake.replace(f"{tmp_path}/", "") for mistake in told] == [
+        "0.jsonl:1: turns.0.user: {{ x }} is not captured by an earlier turn"
+        " – add capture: {x: REGEX} to one, or literal: true to this turn",
+        "0.jsonl:2: tag: unknown key – did you mean tags?",
+        "0.jsonl:2: turns.0.user: is empty – a turn begins with something the user says",
+        "0.jsonl:2: turns.0.expect.0.contain: unknown check – did you mean contains?",
+        "0.jsonl:3: id: duplicate key",
+        "0.jsonl:4: id: b is the id of another conversation – see 0.jsonl:2",
+        "0.jsonl:5: should be a mapping of keys to values, not a list",
+        "0.jsonl:6:8: not JSON – one object per line",
+        "0.jsonl:7:9: not JSON – one object per line",
+        "b.yaml:1:18: conversations.0.id: a is the id of another conversation – see 0.jsonl:1",
+    ]
+
+
+def test_json_lines_that_are_something_else_end_soon(tmp_path):
+    with pytest.raises(DocumentError) as caught:
+        load_conversations(lines(tmp_path, *['{"messages": []}'] * 1000))
+
+    assert len(caught.value.mistakes) < 110
+    assert str(caught.value.mistakes[-1]) == f"{tmp_path}/0.jsonl: read no further than 100 mistakes"
+
+
+def test_braces_in_a_literal_text_are_text(tmp_path):
+    text = "conversations: [{id: a, turns: [{user: 'Say a', capture: {b: a}}, {user: '{{ c }}', literal: true}]}]"
+    (one,) = load_conversations(written(tmp_path, text))
+
+    assert one.turns[1].user == "{{ c }}"
+    assert mistakes(tmp_path, text.replace("{{ c }}", "{{ b }}")) == [
+        "0.yaml:1:68: conversations.0.turns.1.user: {{ b }} is captured by an earlier turn"
+        " – choose another name, or no literal"
+    ]

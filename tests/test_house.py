@@ -13,7 +13,7 @@ PACKAGE = ROOT / "harness"
 
 READING_ORDER = [
     "errors", "records", "metrics", "documents", "conversations", "config", "meters", "backends", "chat", "store",
-    "runner", "analysis", "report", "studies", "shipped", "cli",
+    "runner", "analysis", "report", "exchange", "studies", "shipped", "cli",
 ]  # fmt: skip
 FRONT_DOORS = {"__init__", "__main__"}  # they lead into the house and belong to no room
 
@@ -23,17 +23,19 @@ DOORS = {
     "tokenizers": {"backends"},
     "accelerate": {"backends"},
     "safetensors": {"backends"},
-    "huggingface_hub": {"backends"},
+    "huggingface_hub": {"backends", "exchange"},
     "pynvml": {"meters"},
     "psutil": {"meters"},
-    "pandas": {"analysis", "report"},
-    "pyarrow": {"analysis", "report"},
+    "pandas": {"analysis", "report", "exchange"},
+    "pyarrow": {"analysis", "report", "exchange"},
+    "mlflow": {"exchange"},
+    "trackio": {"exchange"},
     "scipy": {"analysis"},
     "altair": {"report"},
     "vl_convert": {"report"},
     "typer": {"cli"},
     "rich": {"report", "cli"},
-    "ruamel": {"documents", "conversations"},
+    "ruamel": {"documents", "conversations", "exchange"},
     "sacrebleu": {"analysis"},
     "lingua": {"analysis"},
 }
@@ -110,6 +112,7 @@ def test_running_imports_pandas_only_after_the_last_turn() -> None:
 def test_reports_need_no_torch() -> None:
     script = (
         "import sys, harness.analysis.frames, harness.analysis.summary, harness.report.files, harness.report.terminal\n"
+        "import harness.exchange.formats, harness.exchange.eval_results, harness.exchange.sinks\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))\n"
     )
 

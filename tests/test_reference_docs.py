@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.analysis.columns import COLUMNS
+from harness.analysis.columns import COLUMNS, arrow_type
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE, SAMPLES_FOR_P95, SAMPLES_FOR_P99
 from harness.analysis.summary import by_setting
 from harness.metrics import METRICS
@@ -17,7 +17,7 @@ from harness.records import TurnRecord
 from harness.report.files import write_reports
 from harness.runner.run import execute
 from harness.studies.replay import resolve
-from tests.builders import manifest, plan
+from tests.builders import cell, every_turn, failed, manifest, plan, store, turn
 
 ROOT = Path(__file__).parent.parent
 METRICS_PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -42,12 +42,52 @@ def test_the_table_of_metrics_is_complete_and_equal() -> None:
     ]
 
 
-def test_every_column_of_turns_is_documented() -> None:
-    documented = rows(FORMATS_PAGE, "| column | type | meaning |")
+def test_every_column_of_turns_is_documented_with_type_unit_and_absence() -> None:
+    documented = rows(FORMATS_PAGE, "| column | type | unit | absent | meaning |")
 
     assert documented == [
-        [f"`{column.name}`", column.kind, column.meaning] for column in COLUMNS if column.name not in METRICS
+        [f"`{column.name}`", column.kind, column.unit, column.absent, column.meaning] for column in COLUMNS
     ]
+
+
+def test_types_are_those_of_the_file() -> None:
+    documented = rows(FORMATS_PAGE, "| type | in pandas | in turns.parquet |")
+    told = {kind.strip("*"): arrow.strip("`").split("`")[0] for kind, _, arrow in documented}
+
+    assert {column.kind for column in COLUMNS} == told.keys()
+    for kind, arrow in told.items():
+        assert str(arrow_type(kind)).replace("item: ", "").replace("element: ", "") == arrow
+
+
+def test_columns_are_absent_where_the_page_says_so(tmp_path: Path) -> None:
+    of = plan(conversations={"a": 3, "b": 1})
+    records = [turn(cell(conversation_id="a"), 0), failed(cell(conversation_id="a"), 1)]
+    turns = harness.load(store(tmp_path, records, of)).turns.set_index("state")
+
+    for column in COLUMNS:
+        there = turns[column.name].notna() if column.name != "state" else None
+        if there is None or not column.absent:
+            assert there is None or there.all(), column.name
+        elif column.absent.startswith("unplayed"):
+            assert not there[["not_reached", "missing"]].any(), column.name
+        elif column.absent.startswith("unanswered"):
+            assert not there[["failed", "not_reached", "missing"]].any(), column.name
+        if column.absent in ("unplayed", "unanswered"):
+            assert there is not None
+            assert there["done"].all(), column.name
+        if column.absent == "unplayed":
+            assert there is not None
+            assert there["failed"].all(), column.name
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_read_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    write_reports(harness.load(store(tmp_path / "results", every_turn(plan()), run_id="quickstart")))
+    monkeypatch.chdir(tmp_path)
+    section = FORMATS_PAGE.split("### Reading it elsewhere")[1]
+    examples = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+
+    exec(compile(examples[number], "docs/file-formats.md", "exec"), {})
 
 
 def test_every_key_of_the_manifest_is_documented() -> None:

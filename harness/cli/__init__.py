@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from harness.cli import chat, compare, init, plan, report, run, schema, score, selftest
+from harness.cli import chat, compare, export, importing, init, plan, report, run, schema, score, selftest
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -32,6 +32,8 @@ app.command("plan")(plan.plan)
 app.command("chat")(chat.chat)
 app.command("schema")(schema.schema)
 app.command("init")(init.init)
+app.command("import")(importing.convert)
+app.command("export")(export.export)
 app.command("selftest")(selftest.selftest)
 
 

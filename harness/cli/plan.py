@@ -30,6 +30,9 @@ from harness.cli.options import (
     sampling_assignments,
 )
 
+_SHOWN = 20
+"""Conversations that are listed by name."""
+
 if TYPE_CHECKING:
     from harness.backends.seam import Preview
     from harness.config.plan import Plan
@@ -115,16 +118,19 @@ def _matrix(planned: Plan) -> str:
     rows = [
         ("models", ", ".join(str(spec.label) for spec in planned.models)),
         ("samplings", ", ".join(sampling.name for sampling in planned.samplings)),
-        (
-            "conversations",
-            ", ".join(f"{one.id} ({len(planned.turns_of(one))} turns)" for one in planned.conversations),
-        ),
+        ("conversations", _conversations(planned)),
         ("repeats × launches", f"{planned.repeats} × {planned.launches}"),
         *([("concurrency", levels)] if levels != "1" else []),
         ("cells, turns", f"{planned.n_cells} cells, {planned.n_turns} turns"),
         ("history, length", f"{config.history}, {config.length}"),
     ]
     return "\n".join(f"{name:<20}{value}" for name, value in rows)
+
+
+def _conversations(planned: Plan) -> str:
+    shown = [f"{one.id} ({len(planned.turns_of(one))} turns)" for one in planned.conversations[:_SHOWN]]
+    rest = len(planned.conversations) - len(shown)
+    return ", ".join([*shown, *([f"and {rest} more"] if rest else [])])
 
 
 def _model(spec: ModelSpec, seen: Preview) -> str:

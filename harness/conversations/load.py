@@ -1,4 +1,4 @@
-"""prompts/*.yaml → conversations.
+"""prompts/*.yaml, and prompts/*.jsonl with one conversation per line, → conversations.
 
     conversations:
       - id: physics-professor
@@ -7,13 +7,16 @@
           - user: What is Newtonian mechanics?
             expect: [{contains: motion}]
 
-Every mistake of every file is reported at once, with its position.
+Every mistake of every file is reported at once, with its position. YAML is for people; JSON Lines, which are read
+forty times as fast, are for a hundred thousand conversations.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import regex
@@ -23,9 +26,14 @@ from pydantic_core import PydanticCustomError
 from harness.conversations.expect import read_checks
 from harness.conversations.script import Conversation, Rubric, Turn
 from harness.conversations.variables import VARIABLE, capture
-from harness.documents import Document, Keys, Problem, Shape, Source, fit, read_document
+from harness.documents import Document, Keys, Problem, Shape, Source, fit, read_document, read_lines
 from harness.errors import DocumentError, Mistake
 from harness.records import Persona
+
+LINES = ".jsonl"
+"""The ending of files that hold one conversation per line, as JSON."""
+_MANY = 100
+"""Mistakes after which a file of JSON Lines is read no further: it is meant to be something else."""
 
 _Expect = Annotated[list[Any], Field(description="Checks the reply must pass: one check per item")]
 
@@ -65,6 +73,7 @@ class TurnShape(Shape):
     times: Annotated[
         int, Field(ge=1, description="How often the user says it, in one message: filler for long prompts")
     ] = 1
+    literal: Annotated[bool, Field(description="{{ name }} in this text is just text, not a variable")] = False
     assistant: Annotated[str | None, Field(description="The gold reply, fed on by history: scripted")] = None
     expect: _Expect = Field(default_factory=list)
     capture: dict[str, str] = Field(
@@ -106,6 +115,9 @@ def load_conversations(files: Sequence[Source]) -> tuple[Conversation, ...]:
     homes: dict[str, str] = {}
     for file in files:
         try:
+            if Path(file).suffix == LINES:
+                mistakes += _read_lines(file, conversations, homes)
+                continue
             document = read_document(file)
         except DocumentError as error:
             mistakes += error.mistakes
@@ -117,6 +129,44 @@ def load_conversations(files: Sequence[Source]) -> tuple[Conversation, ...]:
     if mistakes:
         raise DocumentError(mistakes)
     return tuple(conversations)
+
+
+def conversation_problems(value: Any) -> list[Problem]:
+    """What keeps a value from being a conversation of a prompts file."""
+    return _of_line(Document("", value if isinstance(value, dict) else {}))[1]
+
+
+def _read_lines(file: Source, conversations: list[Conversation], homes: dict[str, str]) -> list[Mistake]:
+    """Add the conversations of JSON Lines; the mistakes of its lines, which end the reading when there are many."""
+    mistakes: list[Mistake] = []
+    empty = True
+    for document in read_lines(file):
+        empty = False
+        if isinstance(document, Mistake):
+            mistakes.append(document)
+        else:
+            found, problems = _of_line(document)
+            problems += _above(_duplicates(_whole(document), homes))
+            mistakes += document.mistakes(problems)
+            conversations += [replace(conversation, source=str(file)) for conversation in found]
+        if len(mistakes) >= _MANY:
+            return [*mistakes, Mistake(str(file), f"read no further than {_MANY} mistakes")]
+    return [Mistake(str(file), "is empty", "one conversation per line")] if empty else mistakes
+
+
+def _of_line(document: Document) -> tuple[list[Conversation], list[Problem]]:
+    found, problems = _conversations(_whole(document))
+    return found, _above(problems)
+
+
+def _whole(document: Document) -> Document:
+    """The conversation of a line as a file that holds only it."""
+    return replace(document, value={"conversations": [document.value]})
+
+
+def _above(problems: list[Problem]) -> list[Problem]:
+    """The problems of such a file, without the path that leads to the line's own value."""
+    return [problem._replace(path=problem.path[2:]) for problem in problems]
 
 
 def _conversations(document: Document) -> tuple[list[Conversation], list[Problem]]:
@@ -182,17 +232,20 @@ def _turn_problems(turns: list[tuple[Keys, dict[str, Any]]]) -> Iterator[Problem
             if not user.strip():
                 yield Problem((*path, "user"), "is empty", "a turn begins with something the user says")
             for name in VARIABLE.findall(user):
-                if name not in captured:
-                    yield Problem(
-                        (*path, "user"),
-                        f"{{{{ {name} }}}} is not captured by an earlier turn",
-                        f"add capture: {{{name}: REGEX}} to one",
-                    )
+                yield from _variable_problems((*path, "user"), name, name in captured, turn.get("literal") is True)
         if isinstance(gold, str) and not gold.strip():
             yield Problem((*path, "assistant"), "is empty", "leave it out if there is no gold reply")
         for name, pattern in capture.items() if isinstance(capture, dict) else ():
             captured.add(str(name))
             yield from _capture_problems((*path, "capture", name), str(name), pattern, gold)
+
+
+def _variable_problems(path: Keys, name: str, captured: bool, literal: bool) -> Iterator[Problem]:
+    if captured and literal:
+        yield Problem(path, f"{{{{ {name} }}}} is captured by an earlier turn", "choose another name, or no literal")
+    elif not captured and not literal:
+        remedy = f"add capture: {{{name}: REGEX}} to one, or literal: true to this turn"
+        yield Problem(path, f"{{{{ {name} }}}} is not captured by an earlier turn", remedy)
 
 
 def _capture_problems(path: Keys, name: str, pattern: Any, gold: Any) -> Iterator[Problem]:

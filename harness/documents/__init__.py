@@ -10,10 +10,22 @@ YAML here is 1.2: `no` is text, `1e-3` is a number, a duplicate key is a mistake
 
 from __future__ import annotations
 
+from harness.documents.lines import read_lines
 from harness.documents.override import Assignment, set_values
 from harness.documents.read import parse_document, read_document
 from harness.documents.shapes import Shape, fit
-from harness.documents.values import Document, Keys, Place, Problem, Source, described, did_you_mean, document_of
+from harness.documents.values import (
+    Document,
+    Keys,
+    Place,
+    Problem,
+    Source,
+    described,
+    did_you_mean,
+    document_of,
+    encodable,
+)
+from harness.documents.write import new_file
 
 __all__ = [
     "Assignment",
@@ -26,8 +38,11 @@ __all__ = [
     "described",
     "did_you_mean",
     "document_of",
+    "encodable",
     "fit",
+    "new_file",
     "parse_document",
     "read_document",
+    "read_lines",
     "set_values",
 ]

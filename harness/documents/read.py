@@ -30,8 +30,8 @@ _PLAIN = {
 _MERGE = f"{_YAML}merge"
 
 
-def read_document(path: Source) -> Document:
-    """The values of a YAML file.
+def read_document(path: Source, *, list_as: str | None = None) -> Document:
+    """The values of a YAML file; a list at the top is taken to stand under the key `list_as`, where that is given.
 
     Raises DocumentError (one line) if it cannot be read, is not YAML, is empty or holds something else than a mapping.
     """
@@ -53,14 +53,17 @@ def read_document(path: Source) -> Document:
         raise DocumentError(
             [Mistake(f"{source}:{line}:{column}", f"byte 0x{data[error.start]:02x} is not UTF-8", "save it as UTF-8")]
         ) from None
-    return parse_document(text, source)
+    return parse_document(text, source, list_as=list_as)
 
 
-def parse_document(text: str, source: str) -> Document:
+def parse_document(text: str, source: str, *, list_as: str | None = None) -> Document:
     """The values of YAML text; errors name `source`. Raises DocumentError as `read_document` does."""
     value, parts, problems = _read(text, source, positions=True)
     if value is None:
         raise DocumentError([Mistake(f"{source}:1:1", "is empty", "see docs/ for the format")])
+    if isinstance(value, list) and list_as is not None:
+        value, parts = {list_as: value}, {list_as: Place(1, 1, parts)}
+        problems = [problem._replace(path=(list_as, *problem.path)) for problem in problems]
     document = Document(source, {}, Place(1, 1, parts), tuple(problems))
     if not isinstance(value, dict):
         fact = f"should be a mapping of keys to values, not {described(value)}"
