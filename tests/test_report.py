@@ -47,7 +47,7 @@ def test_reports_are_written_beside_the_run_and_may_be_written_again(tmp_path: P
     paths = write_reports(run)
     first = [path.read_bytes() for path in paths]
 
-    assert [path.name for path in paths] == ["report.md", "summary.csv", "turns.parquet"]
+    assert [path.name for path in paths] == ["report.md", "summary.csv", "turns.parquet", "report.html"]
     assert {path.parent for path in paths} == {run.path}
     assert [path.read_bytes() for path in write_reports(run)] == first
     assert len(pd.read_parquet(paths[2])) == len(run.turns)
@@ -55,7 +55,7 @@ def test_reports_are_written_beside_the_run_and_may_be_written_again(tmp_path: P
 
 def test_the_csv_has_raw_units_and_empty_fields_for_what_is_absent(tmp_path: Path) -> None:
     shutil.copytree(DATA / "run-v1", tmp_path / "run-v1")
-    _, path, _ = write_reports(harness.load(tmp_path / "run-v1"))
+    _, path, *_ = write_reports(harness.load(tmp_path / "run-v1"))
     summary = pd.read_csv(path)
 
     assert list(summary["model"] + " " + summary["sampling"]) == [

@@ -42,3 +42,9 @@ LENGTH = (
     "Where the length runs out: the first turn at which max_length or the context cuts a reply off, refuses a prompt, "
     "or has messages dropped; how many tokens were left for the reply; how many turns were never reached."
 )
+MEMORY = (
+    "Memory: the most over all turns. Energy and shares of what the machine can do: p50 of a turn. Load and first turn "
+    "are cold start, and in no other figure."
+)
+BY_TURN = "p50 of the turns at each position. Prefill ends with the first id: it holds the first sample and one sync."
+BY_CONVERSATION = "Times are p50 of a turn."

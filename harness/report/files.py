@@ -8,10 +8,11 @@ from harness.analysis.frames import Run, save_parquet
 from harness.analysis.summary import by_setting
 from harness.errors import StoreError
 from harness.report.markdown import markdown
+from harness.report.page.write import REPORT, write_page
 
 
 def write_reports(run: Run) -> list[Path]:
-    """Write report.md, summary.csv (`by_setting`) and turns.parquet; return their paths.
+    """Write report.md, report.html, summary.csv (`by_setting`) and turns.parquet; return their paths.
 
     All of them are derived from manifest.json and turns.jsonl and may be written again at any time. Raises StoreError
     where the directory cannot be written to.
@@ -25,4 +26,4 @@ def write_reports(run: Run) -> list[Path]:
         raise StoreError(
             str(run.path), f"cannot be written: {error.strerror or error}", "report on a copy in a place that can"
         ) from error
-    return [report, summary, parquet]
+    return [report, summary, parquet, write_page([run], run.path / REPORT)]

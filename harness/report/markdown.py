@@ -23,7 +23,7 @@ from harness.analysis.throughput import has_levels, throughput
 from harness.analysis.transcripts import MOST_ANSWERS, Answer, Exchange, transcripts
 from harness.report import markdown_tables as tables
 from harness.report import response, scores
-from harness.report.captions import COLD_START, GROWTH, LIMITS, PHASES, STABILITY, THROUGHPUT
+from harness.report.captions import BY_TURN, COLD_START, GROWTH, LIMITS, PHASES, STABILITY, THROUGHPUT
 from harness.report.markdown_tables import escaped
 from harness.report.units import ABSENT, ms, number, printable
 from harness.report.words import lane, machine, matrix
@@ -60,7 +60,7 @@ def _page(run: Run) -> Iterator[str]:
     yield from scores.section(run)
     yield "## By turn\n"
     yield tables.table(by_turn(run), {**tables.LABELS, **tables.BY_TURN})
-    yield "p50 of the turns at each position. Prefill ends with the first id: it holds the first sample and one sync.\n"
+    yield BY_TURN + "\n"
     yield "## By conversation\n"
     shown = max(1, _MOST_ROWS // len(settings))
     yield tables.table(by_conversation(run, shown), {**tables.LABELS, **tables.BY_CONVERSATION})

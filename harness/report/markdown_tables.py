@@ -1,9 +1,10 @@
-"""The tables of the Markdown page: which columns they have, and how a row is shown in each."""
+"""The tables of the pages: which columns they have, and how a row is shown in each; and how Markdown writes them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -13,8 +14,6 @@ from harness.report.units import ABSENT, count, interval, memory, mib, ms, numbe
 
 _SPECIAL = re.compile(r"([\\`*\[\]|~#<>&]|(?<!\w)_|_(?!\w))")
 """What can mean something within a line; an underscore inside a word cannot (CommonMark §6.2)."""
-Columns = Mapping[str, Callable[[Mapping[Any, Any]], str]]
-"""Header → what to show of a row."""
 
 
 def escaped(text: str) -> str:
@@ -22,14 +21,32 @@ def escaped(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(printable(text).split()))
 
 
-def _between(name: str, shown: Callable[[Any], str]) -> Callable[[Mapping[Any, Any]], str]:
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a column shows of a row: called with one, it answers in Markdown."""
+
+    key: str
+    """The column of the frame that is shown, and by which rows can be sorted."""
+    plain: Callable[[Mapping[Any, Any]], str]
+    """The same as text in which nothing is escaped."""
+
+    def __call__(self, row: Mapping[Any, Any]) -> str:
+        return escaped(self.plain(row))
+
+
+Cells = Mapping[str, Cell]
+Columns = Mapping[str, Callable[[Mapping[Any, Any]], str]]
+"""Header → what to show of a row."""
+
+
+def _between(name: str, shown: Callable[[Any], str]) -> Cell:
     """A p50 followed by its interval."""
 
     def cell(row: Mapping[Any, Any]) -> str:
         inside = interval(row[f"{name}_low"], row[f"{name}_high"], shown)
         return shown(row[f"{name}_p50"]) + (f" ({inside})" if inside else "")
 
-    return cell
+    return Cell(f"{name}_p50", cell)
 
 
 def _rate(row: Mapping[Any, Any]) -> str:
@@ -37,14 +54,17 @@ def _rate(row: Mapping[Any, Any]) -> str:
     return percent(row["checks_rate"]) + (f" ({inside})" if inside else "")
 
 
-def _with_share(phase: str) -> Callable[[Mapping[Any, Any]], str]:
+def _with_share(phase: str) -> Cell:
     """A phase's p50, and its share of all the time."""
-    return lambda row: (
-        ABSENT if pd.isna(row[f"{phase}_p50"]) else (f"{ms(row[f'{phase}_p50'])} ({percent(row[f'{phase}_share'])})")
+    return Cell(
+        f"{phase}_p50",
+        lambda row: (
+            ABSENT if pd.isna(row[f"{phase}_p50"]) else f"{ms(row[f'{phase}_p50'])} ({percent(row[f'{phase}_share'])})"
+        ),
     )
 
 
-def _slope(name: str) -> Callable[[Mapping[Any, Any]], str]:
+def _slope(name: str) -> Cell:
     """A slope in the unit of the row's metric, with its interval; its ends may be below 0."""
 
     def cell(row: Mapping[Any, Any]) -> str:
@@ -55,33 +75,33 @@ def _slope(name: str) -> Callable[[Mapping[Any, Any]], str]:
         between = f" ({shown(row[f'{name}_low'])} to {shown(row[f'{name}_high'])})" if known else ""
         return f"{shown(row[name])} {unit}{between}"
 
-    return cell
+    return Cell(name, cell)
 
 
-def _of(name: str, shown: Callable[[Any], str]) -> Callable[[Mapping[Any, Any]], str]:
-    return lambda row: shown(row[name])
+def _of(name: str, shown: Callable[[Any], str]) -> Cell:
+    return Cell(name, lambda row: shown(row[name]))
 
 
 def _text(value: Any) -> str:
-    return "" if pd.isna(value) else escaped(str(value))
+    return "" if pd.isna(value) else str(value)
 
 
-LABELS: Columns = {
+LABELS: Cells = {
     "model": _of("model", _text),
     "sampling": _of("sampling", _text),
     "concurrency": _of("concurrency", count),
 }
-STATES: Columns = {
+STATES: Cells = {
     name.replace("_", " "): _of(name, count) for name in ("turns", "done", "failed", "not_reached", "missing")
 }
-BEHAVIOUR: Columns = {
-    "checks passed": _rate,
+BEHAVIOUR: Cells = {
+    "checks passed": Cell("checks_rate", _rate),
     "tokens p50": _of("completion_tokens_p50", count),
     "tokens mean": _of("completion_tokens_mean", number),
     "cut off": _of("truncated_rate", percent),
     "repetition": _of("repetition_mean", percent),
 }
-SPEED: Columns = {
+SPEED: Cells = {
     "TTFT ms": _between("ttft_s", ms),
     "TTFT p95": _of("ttft_s_p95", ms),
     "TTFT p99": _of("ttft_s_p99", ms),
@@ -92,7 +112,7 @@ SPEED: Columns = {
     "end to end ms": _between("e2e_s", ms),
     "stability": _of("stability", _text),
 }
-MEMORY: Columns = {
+MEMORY: Cells = {
     "GPU memory": _of("peak_memory_bytes", memory),
     "device in use": _of("device_used_bytes", memory),
     "host memory": _of("host_rss_bytes", memory),
@@ -104,7 +124,7 @@ MEMORY: Columns = {
     "load s": _of("load_s", number),
     "first turn ms": _of("first_turn_s", ms),
 }
-THROUGHPUT: Columns = {
+THROUGHPUT: Cells = {
     "turns": _of("turns", count),
     "answered together": _of("batch_size_mean", number),
     "tok/s": _between("output_tokens_per_s", number),
@@ -114,7 +134,7 @@ THROUGHPUT: Columns = {
     "TPOT ms": _between("tpot_s", ms),
     "end to end ms": _between("e2e_s", ms),
 }
-STABILITY: Columns = {
+STABILITY: Cells = {
     "TTFT launch to launch": _of("ttft_s_launch_sd", share),
     "TTFT turn to turn": _of("ttft_s_turn_sd", share),
     "TPOT launch to launch": _of("tpot_s_launch_sd", share),
@@ -122,19 +142,19 @@ STABILITY: Columns = {
     "processors of others": _of("foreign_load", number),
     "stability": _of("stability", _text),
 }
-BY_PHASE: Columns = {
+BY_PHASE: Cells = {
     **{METRICS[name].title.lower() + " ms": _with_share(name) for name in PHASES},
     "end to end ms": _of("e2e_s_p50", ms),
 }
-GROWTH: Columns = {
-    "of": lambda row: _text(METRICS[row["metric"]].title.lower()),
+GROWTH: Cells = {
+    "of": Cell("metric", lambda row: METRICS[row["metric"]].title.lower()),
     "per 1k tokens of context": _slope("per_1k_context"),
     "per 1k new tokens": _slope("per_1k_new"),
     "per turn": _slope("per_turn"),
-    "context tokens": lambda row: interval(row["context_low"], row["context_high"], count),
+    "context tokens": Cell("context_high", lambda row: interval(row["context_low"], row["context_high"], count)),
     "interval of": _of("basis", _text),
 }
-LIMITS: Columns = {
+LIMITS: Cells = {
     "largest context answered": _of("answered_tokens", count),
     "next, not answered": _of("unanswered_tokens", count),
     "the model's own": _of("context_tokens", count),
@@ -144,7 +164,7 @@ LIMITS: Columns = {
     "host memory": _of("host_rss_bytes", memory),
     "KV cache": _of("kv_cache_bytes", memory),
 }
-BY_TURN: Columns = {
+BY_TURN: Cells = {
     "turn": _of("turn_index", count),
     "turns": _of("turns", count),
     "done": _of("done", count),
@@ -159,7 +179,7 @@ BY_TURN: Columns = {
     "TPOT ms": _between("tpot_s", ms),
     "tok/s": _between("output_tokens_per_s", number),
 }
-BY_CONVERSATION: Columns = {
+BY_CONVERSATION: Cells = {
     "conversation": _of("conversation_id", _text),
     **STATES,
     "checks passed": _of("checks_rate", percent),
@@ -168,7 +188,7 @@ BY_CONVERSATION: Columns = {
     "repetition": _of("repetition_mean", percent),
     "end to end ms": _of("e2e_s_p50", ms),
 }
-LAUNCHES: Columns = {
+LAUNCHES: Cells = {
     "model": _of("model", _text),
     "launch": _of("launch", count),
     "load s": _of("load_s", number),
@@ -184,16 +204,20 @@ LAUNCHES: Columns = {
 def table(frame: pd.DataFrame, columns: Columns) -> str:
     """A table of the columns that have something to say in any row."""
     rows = frame.to_dict("records")
-    cells = {header: [show(row) for row in rows] for header, show in columns.items()}
+    told = telling({header: [show(row) for row in rows] for header, show in columns.items()})
+    lines = [_line(list(told)), _line(["---" if header in TEXTS else "---:" for header in told])]
+    lines += [_line([column[index] for column in told.values()]) for index in range(len(rows))]
+    return "\n".join(lines) + "\n"
+
+
+def telling(cells: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Of the columns of a table, header → cells, those that have something to say in any row."""
     silent = {ABSENT, ""}
-    told = {
+    return {
         header: column
         for header, column in cells.items()
         if header in _ALWAYS or set(column) - silent - _UNREMARKABLE.get(header, set())
     }
-    lines = [_line(list(told)), _line(["---" if header in _TEXTS else "---:" for header in told])]
-    lines += [_line([column[index] for column in told.values()]) for index in range(len(rows))]
-    return "\n".join(lines) + "\n"
 
 
 _ALWAYS = {"model", "sampling"}
@@ -201,7 +225,7 @@ _UNREMARKABLE = {
     "failed": {"0"}, "not reached": {"0"}, "missing": {"0"}, "dropped messages": {"0"}, "concurrency": {"1"},
 }  # fmt: skip
 """Columns that are left out where they say nothing but this."""
-_TEXTS = {
+TEXTS = {
     "model",
     "sampling",
     "conversation",
@@ -218,6 +242,7 @@ _TEXTS = {
     "preferred by",
     "against",
 }
+"""Columns of text, which stand at the left."""
 
 
 def _line(cells: Sequence[str]) -> str:

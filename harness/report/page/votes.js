@@ -1,0 +1,158 @@
+// Blind votes: two answers to one turn, unnamed, left and right at random. They are saved as a file.
+
+const TRIES = 500;
+
+class Votes {
+  constructor(data, name) {
+    this.data = data;
+    this.key = `harness-votes ${name}`;
+    this.name = name;
+    this.form = find("#ballots");
+    this.box = find("#ballot");
+    this.votes = this.kept();
+    const options = data.settings.map((setting, number) => [String(number), data.settingOf(setting[0])]);
+    for (const which of ["one", "other"]) {
+      const all = which === "one" ? "any setting" : "any other";
+      this.form.elements[which].append(...[["", all], ...options].map(([value, label]) => make("option", { value }, visible(label))));
+    }
+    this.form.addEventListener("change", () => this.next());
+    this.form.addEventListener("submit", (event) => event.preventDefault());
+    find("#save").addEventListener("click", () => this.save());
+    find("#reveal").addEventListener("click", () => this.reveal());
+    find("#forget").addEventListener("click", () => this.forget());
+    find("#vote").addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("select")) return;
+      const button = find(`[data-key="${event.key}"]`, this.box);
+      if (button) button.click();
+    });
+    this.next(false);
+  }
+
+  // From a file there may be no storage; then votes last until the page is closed.
+  kept() {
+    try { return JSON.parse(localStorage.getItem(this.key)) ?? []; } catch { return []; }
+  }
+
+  keep() {
+    try { localStorage.setItem(this.key, JSON.stringify(this.votes)); return true; } catch { return false; }
+  }
+
+  // The plays that stand for election on each side.
+  candidates() {
+    const of = (which) => {
+      const value = this.form.elements[which].value;
+      return value === "" ? this.data.plays : this.data.settings[Number(value)];
+    };
+    return [of("one"), of("other")];
+  }
+
+  // A ballot nobody has cast: a turn to which two plays of different settings said something different.
+  draw() {
+    const [ones, others] = this.candidates();
+    const cast = new Set(this.votes.map((vote) => ballotName(vote.conversation_id, vote.turn_index, vote.left, vote.right)));
+    const open = (talk, turn, one, other) => {
+      if (this.data.settingOf(one) === this.data.settingOf(other)) return false;
+      const [a, b] = [turn.codes[one.number], turn.codes[other.number]];
+      return a >= 0 && b >= 0 && a !== b && !cast.has(ballotName(talk.id, turn.index, this.named(one), this.named(other)));
+    };
+    const any = (list) => list[Math.floor(Math.random() * list.length)];
+    for (let tries = 0; tries < TRIES; tries += 1) {
+      const talk = any(this.data.talks);
+      const turn = any(talk.turns);
+      const [one, other] = [any(ones), any(others)];
+      if (open(talk, turn, one, other)) return { talk, turn, one, other };
+    }
+    for (const talk of this.data.talks) for (const turn of talk.turns) for (const one of ones) for (const other of others) {
+      if (open(talk, turn, one, other)) return { talk, turn, one, other };
+    }
+    return null;
+  }
+
+  named(play) {
+    const { run, model, sampling, concurrency, launch, repeat } = play;
+    return { run_id: run, model, sampling, concurrency, launch, repeat };
+  }
+
+  async next(focus = true) {
+    this.tellCount();
+    const drawn = this.draw();
+    if (!drawn) {
+      this.box.replaceChildren(make("p", { class: "note" }, "There is no turn left on which these settings said something different."));
+      return;
+    }
+    const { talk, turn } = drawn;
+    const sides = Math.random() < 0.5 ? [drawn.one, drawn.other] : [drawn.other, drawn.one];
+    const turns = await this.data.read(talk);
+    const place = talk.turns.indexOf(turn);
+    const before = (play) => turns.slice(0, place).flatMap((earlier) => {
+      const told = toldBy(earlier, play.number);
+      return told ? [make("p", { class: "asked", dir: "auto" }, ...visibleNodes(lines(told.said.user ?? ""))), replyBlock(lines(told.said.reply ?? ""), -1)] : [];
+    });
+    const shown = (play, side) => {
+      const { said } = toldBy(turns[place], play.number);
+      return make("article", { class: `answer ${side}`, "aria-label": side },
+        place ? make("details", { class: "before" }, make("summary", {}, plural(place, "turn") + " before"), ...before(play)) : null,
+        said.reply === null ? make("p", { class: "error" }, "no answer: the turn failed") : replyBlock(lines(said.reply), -1));
+    };
+    const choice = (preferred, key, text) => make("button", {
+      type: "button", "data-key": key, "data-preferred": preferred, onclick: () => this.cast(talk, turn, sides, preferred),
+    }, text, make("kbd", {}, key));
+    this.box.replaceChildren(
+      make("p", { class: "asked", dir: "auto" }, ...visibleNodes(lines(askedOf(turns[place]) ?? ""))),
+      make("div", { class: "pair" }, shown(sides[0], "left"), shown(sides[1], "right")),
+      make("div", { class: "choices" }, choice("left", "1", "Left is better"), choice("tie", "2", "As good"), choice("right", "3", "Right is better"),
+        make("button", { type: "button", "data-key": "4", class: "quiet", onclick: () => this.next() }, "Skip", make("kbd", {}, "4"))),
+    );
+    if (focus) this.box.focus({ preventScroll: true });
+  }
+
+  cast(talk, turn, [left, right], preferred) {
+    this.votes.push({ conversation_id: talk.id, turn_index: turn.index, left: this.named(left), right: this.named(right), preferred });
+    find("#count").replaceChildren();
+    this.next();
+  }
+
+  tellCount() {
+    const lasting = this.keep();
+    find("#votes").textContent = plural(this.votes.length, "vote") + (lasting || !this.votes.length ? "" : " – this browser keeps nothing for files: save them before you close the page");
+    find("#save").disabled = find("#reveal").disabled = find("#forget").disabled = !this.votes.length;
+  }
+
+  save() {
+    const text = JSON.stringify({ format: 1, votes: this.votes }, null, 1) + "\n";
+    const href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    make("a", { href, download: `votes-${this.name}.json` }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 10000);
+  }
+
+  reveal() {
+    const tally = new Map();
+    const play = (named) => this.data.settingOf({ ...named, run: named.run_id });
+    for (const { left, right, preferred } of this.votes) {
+      const [a, b] = [play(left), play(right)];
+      const [one, other] = a < b ? [a, b] : [b, a];
+      const entry = tally.get(`${one}\n${other}`) ?? { one, other, forOne: 0, forOther: 0, ties: 0 };
+      if (preferred === "tie") entry.ties += 1;
+      else if ((preferred === "left") === (one === a)) entry.forOne += 1;
+      else entry.forOther += 1;
+      tally.set(`${one}\n${other}`, entry);
+    }
+    const rows = [...tally.values()].map(({ one, other, forOne, forOther, ties }) => make("tr", {},
+      ...[one, forOne, ties, forOther, other].map((value) => make("td", { class: typeof value === "number" ? "number" : false }, visible(value)))));
+    find("#count").replaceChildren(make("div", { class: "scroll" }, make("table", {},
+      make("thead", {}, make("tr", {}, ...["setting", "better", "as good", "better", "setting"].map((header) => make("th", { scope: "col" }, header)))),
+      make("tbody", {}, ...rows))));
+  }
+
+  forget() {
+    if (!confirm(`Forget ${plural(this.votes.length, "vote")}?`)) return;
+    this.votes = [];
+    find("#count").replaceChildren();
+    this.next(false);
+  }
+}
+
+// The same ballot whichever side is which.
+function ballotName(conversation, turn, left, right) {
+  return JSON.stringify([conversation, turn, ...[left, right].map((play) => JSON.stringify(play)).sort()]);
+}
