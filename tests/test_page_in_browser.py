@@ -120,7 +120,7 @@ def test_tables_are_filtered_by_text_model_and_sampling(report: Path, opened: Ca
     assert set(column(page, "turns", "sampling")) == {"greedy"}
     page.fill("#filter input", "OPTICS")
     assert set(column(page, "conversations", "conversation")) == {"optics"}
-    assert page.locator("#filter output").inner_text() == "1 of 44 rows"
+    assert page.locator("#filter output").inner_text().startswith("1 of ")
     page.fill("#filter input", "")
     page.select_option("#filter select[name=model]", "")
     page.select_option("#filter select[name=sampling]", "")
