@@ -73,7 +73,7 @@ class PlayedTurn:
     said: tuple[Said, ...]
     """The different answers, in the order of the plays."""
     by_play: Mapping[int, tuple[int, tuple[float | None, ...]]]
-    """Number of the play → (which of `said`, its `TIMES`); plays that did not get that far are not in it."""
+    """Number of the play → (which of `said`, its `TIMES`, to the microsecond); plays that did not get that far are not in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +165,17 @@ class _Rows:
         """(number of the conversation, number of the play, what the row holds) of conversations begin … end − 1."""
         here = slice(self.start[begin], self.start[end])
         talk = np.repeat(np.arange(begin, end), np.diff(self.start[begin : end + 1])).tolist()
-        columns = [
-            [None if value is pd.NA else value for value in self.run.turns[name].iloc[self.row[here]].tolist()]
-            for name in _LOOKED_AT
-        ]
+        columns = [_listed(self.run.turns[name].iloc[self.row[here]]) for name in _LOOKED_AT]
         for number, play, *values in zip(talk, self.play[here].tolist(), *columns, strict=True):
             yield number, play, dict(zip(_LOOKED_AT, values, strict=True))
+
+
+def _listed(column: pd.Series[Any]) -> list[Any]:
+    """As plain values, None where absent; times to the microsecond, since no more is measured."""
+    if column.name in TIMES:
+        numbers = np.round(column.to_numpy(dtype=np.float64, na_value=np.nan), 6)
+        return [None if number != number else number for number in numbers.tolist()]  # noqa: PLR0124 – NaN
+    return [None if value is pd.NA else value for value in column.tolist()]
 
 
 def _play_numbers(run: Run, wanted: Sequence[Play]) -> _Whole:

@@ -26,8 +26,6 @@ class Facts:
     warnings: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     """(name, value)"""
-    models: tuple[tuple[str, str], ...]
-    """(model, launch → what was loaded); of later launches only what changed."""
 
 
 def facts(run: Run) -> Facts:
@@ -45,7 +43,6 @@ def facts(run: Run) -> Facts:
         (matrix(run), lane(run), machine(run)),
         (*manifest["warnings"], *notes(run)),
         (*made, *_environment(manifest["environment"])),
-        tuple(_models(manifest["launches"])),
     )
 
 
@@ -81,18 +78,33 @@ EFFECTIVE = (
 )
 
 
+def loaded(runs: Sequence[Run]) -> Table | None:
+    """What each model was once it was loaded, a column for each, and for a later launch where anything changed; None
+    where no launch told."""
+    columns: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        said: dict[str, Any] = {}
+        for launch in run.manifest["launches"]:
+            told = launch.get("facts", {})
+            of_run = f"{run.run_id}: " if len(runs) > 1 else ""
+            later = f", launch {launch['launch']}" if launch["model"] in said else ""
+            if told and said.get(launch["model"]) != told:
+                columns[f"{of_run}{launch['model']}{later}"] = said[launch["model"]] = told
+    if not columns:
+        return None
+    names = list(dict.fromkeys(name for told in columns.values() for name in told))
+    frame = pd.DataFrame(
+        {"fact": names, **{of: [told.get(name) for name in names] for of, told in columns.items()}}, dtype=object
+    )
+    of: Cells = {name: Cell(name, _value(name)) for name in frame.columns}
+    return table("loaded", "What was loaded", frame, of, LOADED, texts=frozenset(frame.columns))
+
+
+LOADED = "Bytes, and floating-point operations per token, are those of the model alone; a dash is what nobody knows."
+
+
 def _value(name: str) -> Any:
     return lambda row: ABSENT if row[name] is None else str(row[name])
-
-
-def _models(launches: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    said: dict[tuple[str, str], Any] = {}
-    for launch in launches:
-        told = launch.get("facts", {})
-        news = {name: value for name, value in told.items() if said.get((launch["model"], name), ...) != value}
-        said |= {(launch["model"], name): value for name, value in news.items()}
-        if news:
-            yield f"{launch['model']}, launch {launch['launch']}", _pairs(news)
 
 
 def _environment(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -93,7 +93,7 @@ def _turn(turn: PlayedTurn) -> dict[str, Any]:
     return {
         "gold": turn.gold,
         "said": [_said(said) for said in turn.said],
-        "plays": {str(play): [place, *_rounded(times)] for play, (place, times) in turn.by_play.items()},
+        "plays": {str(play): [place, *times] for play, (place, times) in turn.by_play.items()},
     }
 
 
@@ -109,8 +109,3 @@ def _said(said: Said) -> dict[str, Any]:
         "prompt": said.prompt_tokens,
         "completion": said.completion_tokens,
     }
-
-
-def _rounded(times: Iterable[float | None]) -> list[float | None]:
-    """To the microsecond: more is not measured, and does not compress."""
-    return [None if time is None else round(time, 6) for time in times]

@@ -15,10 +15,11 @@ class SideBySide {
     if (!this.followAddress()) this.show();
   }
 
-  // What is shown at first beside the first play: another setting, or else another launch or repeat.
+  // What is shown at first beside the first play: another model, or else another setting, launch or repeat.
   neighbour() {
-    const [first, second] = this.data.settings;
-    return (second ?? first)[second ? 0 : Math.min(1, first.length - 1)].number;
+    const [first, ...others] = this.data.settings;
+    const setting = others.find(([play]) => play.model !== first[0].model) ?? others[0];
+    return (setting ? setting[0] : first[Math.min(1, first.length - 1)]).number;
   }
 
   buildSide(side) {
@@ -170,7 +171,7 @@ class SideBySide {
   tell(talk, differing, first, place) {
     const all = plural(talk.turns.length, "turn");
     if (this.state.left === this.state.right) find("#verdict").textContent = `${all}. Choose another setting, launch or repeat to compare with.`;
-    else if (!differing.size) find("#verdict").textContent = `Both said the same in ${talk.turns.length === 1 ? "the only turn" : `all ${all}`}.`;
+    else if (!differing.size) find("#verdict").textContent = "Both said the same in every turn of this conversation.";
     else {
       const where = place === null ? "" : `, at character ${place}`;
       find("#verdict").textContent = `${differing.size} of ${all} differ; the first difference is in turn ${first}${where}.`;

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from harness.analysis.frames import Run
 from harness.errors import StoreError
-from harness.report.page.facts import effective, facts
+from harness.report.page.facts import effective, facts, loaded
 from harness.report.page.packed import pack
 from harness.report.page.tables import tables
 from harness.report.units import printable
@@ -52,7 +52,7 @@ def page(runs: Sequence[Run]) -> Iterator[str]:
         script=script,
         runs=[facts(run) for run in runs],
         tables=list(tables(runs)),
-        effective=effective(runs),
+        settings=[each for each in (effective(runs), loaded(runs)) if each],
         transcripts=pack(runs),
         random=any(bool((run.turns["weights"] == "random").any()) for run in runs),
     )
