@@ -2,7 +2,7 @@
 seconds, and the most memory the process had until then.
 
 `test_million_turns.py` starts it. The stages are those of `harness report`: load, the Markdown page, the tables of the
-terminal, turns.parquet.
+terminal, turns.parquet, the HTML page.
 """
 
 import io
@@ -19,6 +19,7 @@ from rich.console import Console
 import harness
 from harness.analysis.frames import save_parquet
 from harness.report.markdown import markdown
+from harness.report.page.write import page as report_page
 from harness.report.terminal import show
 
 
@@ -36,7 +37,8 @@ def main(path: str) -> None:
     page = timed("markdown", lambda: markdown(run))
     timed("terminal", lambda: show(run, Console(file=io.StringIO())))
     timed("parquet", lambda: save_parquet(run))
-    json.dump({"turns": len(run.turns), "page_bytes": len(page.encode()), "took": took}, sys.stdout)
+    html = sum(len(piece.encode()) for piece in timed("html", lambda: list(report_page([run]))))
+    json.dump({"turns": len(run.turns), "page_bytes": len(page.encode()), "html_bytes": html, "took": took}, sys.stdout)
 
 
 if __name__ == "__main__":

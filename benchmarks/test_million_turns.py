@@ -72,7 +72,12 @@ def test_a_report_of_very_many_turns(benchmark, capsys, run: Path) -> None:
         stage: {figure: min(each["took"][stage][figure] for each in found) for figure in figures}
         for stage, figures in found[0]["took"].items()
     }
-    benchmark.extra_info |= {"turns": found[0]["turns"], "page_bytes": found[0]["page_bytes"], "stages": stages}
+    benchmark.extra_info |= {
+        "turns": found[0]["turns"],
+        "page_bytes": found[0]["page_bytes"],
+        "html_bytes": found[0]["html_bytes"],
+        "stages": stages,
+    }
     with capsys.disabled():
         print(f"\n{benchmark.name}: {found[0]['turns']} turns, page of {found[0]['page_bytes'] / 2**20:.2f} MiB")
         for stage, took in stages.items():

@@ -29,7 +29,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-def test_the_wheel_carries_models_shapes_configs_and_prompts(installed: Path) -> None:
+def test_the_wheel_carries_models_shapes_configs_prompts_and_the_page(installed: Path) -> None:
     for name in ("pico", "nano"):
         assert (installed / "harness/backends/builtin" / name / "model.safetensors").exists()
     for name in shapes.names():
@@ -38,6 +38,10 @@ def test_the_wheel_carries_models_shapes_configs_and_prompts(installed: Path) ->
     for folder in ("configs", "prompts"):
         assert {path.name for path in (shipped / folder).iterdir()} == {path.name for path in (ROOT / folder).iterdir()}
     assert (installed / "harness" / "py.typed").exists()
+    page = Path("harness/report/page")
+    assert {path.name for path in (installed / page).iterdir() if path.name != "__pycache__"} == {
+        path.name for path in (ROOT / page).iterdir() if path.name != "__pycache__"
+    }
 
 
 def test_after_an_installation_the_quickstart_runs_in_an_empty_directory(installed: Path, tmp_path: Path) -> None:
@@ -57,3 +61,4 @@ def test_after_an_installation_the_quickstart_runs_in_an_empty_directory(install
     assert Path(where.strip()).is_relative_to(installed)  # not the checkout
     assert done.stdout == f"results{os.sep}x\n"
     assert (tmp_path / "results/x/report.md").read_text().count("pico") > 3
+    assert "<!doctype html>" in (tmp_path / "results/x/report.html").read_text()

@@ -73,7 +73,8 @@ class PlayedTurn:
     said: tuple[Said, ...]
     """The different answers, in the order of the plays."""
     by_play: Mapping[int, tuple[int, tuple[float | None, ...]]]
-    """Number of the play → (which of `said`, its `TIMES`, to the microsecond); plays that did not get that far are not in it."""
+    """Number of the play → (which of `said`, its `TIMES`, to the microsecond); those that did not get so far are not in
+    it."""
 
 
 @dataclass(frozen=True, slots=True)

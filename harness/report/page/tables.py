@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from harness.analysis.notes import behaviour_caption, speed_caption
 from harness.analysis.phases import by_phase
 from harness.analysis.summary import STEADINESS, by_conversation, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
+from harness.metrics import METRICS
 from harness.report import captions
 from harness.report import markdown_tables as columns
 from harness.report.markdown_tables import TEXTS, Cell, Cells, telling
@@ -24,6 +26,16 @@ MOST_ROWS = 5000
 """Of the table by conversation, give or take a conversation: a browser sorts so many at once."""
 _RUN: Cells = {"run": Cell("run_id", lambda row: str(row["run_id"]))}
 _TEXTS = frozenset({*TEXTS, "run"})
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What stands over a column."""
+
+    name: str
+    is_text: bool
+    meaning: str = ""
+    """The definition of the metric that it shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +61,7 @@ class Table:
     name: str
     title: str
     caption: str
-    headers: tuple[tuple[str, bool], ...]
-    """(header, whether it is a column of text)"""
+    headers: tuple[Header, ...]
     rows: tuple[Row, ...]
 
 
@@ -96,12 +107,17 @@ def table(name: str, title: str, frame: pd.DataFrame, of: Cells, caption: str, t
         name,
         title,
         caption,
-        tuple((header, header in texts) for header in cells),
+        tuple(Header(header, header in texts, _meaning(of[header].key)) for header in cells),
         tuple(
             _row(row, {header: column[index] for header, column in cells.items()}, of, texts)
             for index, row in enumerate(rows)
         ),
     )
+
+
+def _meaning(key: str) -> str:
+    metric = METRICS.get(re.sub("_(p50|p95|p99|mean|share)$", "", key))
+    return metric.definition if metric else ""
 
 
 def _row(row: Mapping[Any, Any], cells: Mapping[str, str], of: Cells, texts: frozenset[str]) -> Row:
