@@ -23,7 +23,8 @@ class Transcripts {
     this.chunks = new Map();
     const several = (name) => new Set(this.plays.map((play) => play[name])).size > 1;
     this.named = ["run", "model", "sampling", "concurrency"].filter((name) => name === "model" || several(name));
-    this.settings = [...Map.groupBy(this.plays, (play) => this.settingOf(play)).values()];
+    this.settings = [...Map.groupBy(this.plays, (play) => JSON.stringify([play.run, play.model, play.sampling, play.concurrency])).values()];
+    this.settings.forEach((setting, number) => { for (const play of setting) play.setting = number; });
   }
 
   // The name of the setting of a play, without what is the same for all of them.
@@ -32,7 +33,7 @@ class Transcripts {
   }
 
   nameOf(play) {
-    const of = this.settings.find((setting) => setting.includes(play));
+    const of = this.settings[play.setting];
     const told = ["launch", "repeat"].filter((name) => new Set(of.map((each) => each[name])).size > 1);
     return [this.settingOf(play), ...told.map((name) => `${name} ${play[name]}`)].join(" · ");
   }

@@ -43,3 +43,5 @@ function visibleNodes(text) {
 }
 
 const plural = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+
+const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";

@@ -2,6 +2,7 @@
 
 document.documentElement.classList.add("scripted");
 openTables();
+drawCharts();
 const data = await Transcripts.open();
 if (data?.talks.length) {
   new SideBySide(data);

@@ -39,18 +39,16 @@ class SideBySide {
   choose(side, changed) {
     const value = (name) => Number(this.form.elements[`${side}-${name}`].value);
     const setting = this.data.settings[value("setting")];
-    const fits = (play) => (
-      2 * (changed !== "repeat" ? play.launch === value("launch") : 0.25 * (play.launch === value("launch")))
-      + (play.repeat === value("repeat")));
+    const weight = changed === "repeat" ? { launch: 1, repeat: 2 } : { launch: 2, repeat: 1 };
+    const fits = (play) => Object.keys(weight).reduce((sum, name) => sum + (play[name] === value(name) ? weight[name] : 0), 0);
     const best = setting.reduce((one, other) => (fits(other) > fits(one) ? other : one));
     this.go({ [side]: best.number });
   }
 
   showSide(side) {
     const play = this.data.plays[this.state[side]];
-    const number = this.data.settings.findIndex((setting) => setting.includes(play));
-    const setting = this.data.settings[number];
-    this.form.elements[`${side}-setting`].value = number;
+    const setting = this.data.settings[play.setting];
+    this.form.elements[`${side}-setting`].value = play.setting;
     for (const name of ["launch", "repeat"]) {
       const of = name === "repeat" ? setting.filter((each) => each.launch === play.launch) : setting;
       const values = [...new Set(of.map((each) => each[name]))];

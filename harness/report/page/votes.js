@@ -1,7 +1,5 @@
 // Blind votes: two answers to one turn, unnamed, left and right at random. They are saved as a file.
 
-const TRIES = 500;
-
 class Votes {
   constructor(data, name) {
     this.data = data;
@@ -10,6 +8,7 @@ class Votes {
     this.form = find("#ballots");
     this.box = find("#ballot");
     this.votes = this.kept();
+    this.turns = data.talks.flatMap((talk) => talk.turns.map((turn) => ({ talk, turn })));
     const options = data.settings.map((setting, number) => [String(number), data.settingOf(setting[0])]);
     for (const which of ["one", "other"]) {
       const all = which === "one" ? "any setting" : "any other";
@@ -46,26 +45,41 @@ class Votes {
     return [of("one"), of("other")];
   }
 
-  // A ballot nobody has cast: a turn to which two plays of different settings said something different.
+  // A ballot that was not cast yet: a turn to which two settings said something different.
   draw() {
     const [ones, others] = this.candidates();
-    const cast = new Set(this.votes.map((vote) => ballotName(vote.conversation_id, vote.turn_index, vote.left, vote.right)));
-    const open = (talk, turn, one, other) => {
-      if (this.data.settingOf(one) === this.data.settingOf(other)) return false;
-      const [a, b] = [turn.codes[one.number], turn.codes[other.number]];
-      return a >= 0 && b >= 0 && a !== b && !cast.has(ballotName(talk.id, turn.index, this.named(one), this.named(other)));
-    };
-    const any = (list) => list[Math.floor(Math.random() * list.length)];
-    for (let tries = 0; tries < TRIES; tries += 1) {
-      const talk = any(this.data.talks);
-      const turn = any(talk.turns);
-      const [one, other] = [any(ones), any(others)];
-      if (open(talk, turn, one, other)) return { talk, turn, one, other };
-    }
-    for (const talk of this.data.talks) for (const turn of talk.turns) for (const one of ones) for (const other of others) {
-      if (open(talk, turn, one, other)) return { talk, turn, one, other };
+    const cast = new Set(this.votes.map((vote) => this.nameOfVote(vote)));
+    const first = Math.floor(Math.random() * this.turns.length);
+    for (let step = 0; step < this.turns.length; step += 1) {
+      const { talk, turn } = this.turns[(first + step) % this.turns.length];
+      for (const one of this.answers(turn, ones)) for (const other of this.answers(turn, others)) {
+        if (one.setting === other.setting || turn.codes[one.number] === turn.codes[other.number]) continue;
+        if (!cast.has(this.nameOf(talk, turn, one, other))) return { talk, turn, one, other };
+      }
     }
     return null;
+  }
+
+  // Every different answer of every setting to a turn, by one of the plays that gave it; in any order.
+  answers(turn, plays) {
+    const given = new Map();
+    for (const play of plays) {
+      const code = turn.codes[play.number];
+      if (code >= 0) given.set(`${play.setting} ${code}`, play);
+    }
+    return shuffled([...given.values()]);
+  }
+
+  // The same ballot has the same name, whichever side is which and whichever repeat gave the answers.
+  nameOf(talk, turn, ...sides) {
+    return JSON.stringify([talk.id, turn.index, ...sides.map((play) => `${play.setting} ${turn.codes[play.number]}`).sort()]);
+  }
+
+  nameOfVote({ conversation_id, turn_index, left, right }) {
+    const talk = this.data.talks.find((each) => each.id === conversation_id);
+    const turn = talk?.turns.find((each) => each.index === turn_index);
+    const sides = [left, right].map((side) => this.data.plays.find((play) => JSON.stringify(this.named(play)) === JSON.stringify(side)));
+    return turn && sides.every(Boolean) ? this.nameOf(talk, turn, ...sides) : null;
   }
 
   named(play) {
@@ -76,6 +90,7 @@ class Votes {
   async next(focus = true) {
     this.tellCount();
     const drawn = this.draw();
+    this.drawn = drawn;
     if (!drawn) {
       this.box.replaceChildren(make("p", { class: "note" }, "There is no turn left on which these settings said something different."));
       return;
@@ -83,6 +98,7 @@ class Votes {
     const { talk, turn } = drawn;
     const sides = Math.random() < 0.5 ? [drawn.one, drawn.other] : [drawn.other, drawn.one];
     const turns = await this.data.read(talk);
+    if (drawn !== this.drawn) return; // another one was drawn meanwhile
     const place = talk.turns.indexOf(turn);
     const before = (play) => turns.slice(0, place).flatMap((earlier) => {
       const told = toldBy(earlier, play.number);
@@ -100,7 +116,7 @@ class Votes {
     this.box.replaceChildren(
       make("p", { class: "asked", dir: "auto" }, ...visibleNodes(lines(askedOf(turns[place]) ?? ""))),
       make("div", { class: "pair" }, shown(sides[0], "left"), shown(sides[1], "right")),
-      make("div", { class: "choices" }, choice("left", "1", "Left is better"), choice("tie", "2", "As good"), choice("right", "3", "Right is better"),
+      make("div", { class: "choices", "data-cast": this.votes.length }, choice("left", "1", "Left is better"), choice("tie", "2", "As good"), choice("right", "3", "Right is better"),
         make("button", { type: "button", "data-key": "4", class: "quiet", onclick: () => this.next() }, "Skip", make("kbd", {}, "4"))),
     );
     if (focus) this.box.focus({ preventScroll: true });
@@ -152,7 +168,10 @@ class Votes {
   }
 }
 
-// The same ballot whichever side is which.
-function ballotName(conversation, turn, left, right) {
-  return JSON.stringify([conversation, turn, ...[left, right].map((play) => JSON.stringify(play)).sort()]);
+function shuffled(list) {
+  for (let last = list.length - 1; last > 0; last -= 1) {
+    const other = Math.floor(Math.random() * (last + 1));
+    [list[last], list[other]] = [list[other], list[last]];
+  }
+  return list;
 }

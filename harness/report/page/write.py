@@ -16,14 +16,18 @@ from markupsafe import Markup
 
 from harness.analysis.frames import Run
 from harness.errors import StoreError
+from harness.report.page.best import best
+from harness.report.page.compared import compared
+from harness.report.page.drawings import drawings
 from harness.report.page.facts import effective, facts, loaded
 from harness.report.page.packed import pack
 from harness.report.page.tables import tables
+from harness.report.themes import THEMES
 from harness.report.units import printable
 
 REPORT = "report.html"
 REPORT_OF_SEVERAL = "reports.html"
-_SCRIPTS = ("dom.js", "tables.js", "data.js", "answers.js", "transcripts.js", "votes.js", "page.js")
+_SCRIPTS = ("dom.js", "tables.js", "data.js", "answers.js", "transcripts.js", "votes.js", "charts.js", "page.js")
 """Joined in this order into one module."""
 
 
@@ -43,15 +47,22 @@ def page(runs: Sequence[Run]) -> Iterator[str]:
     """The page, piece by piece."""
     style, theme = _asset("page.css"), _asset("theme.js")
     script = Markup("\n").join(_asset(name) for name in _SCRIPTS)
+    drawn = drawings(runs)
+    library = Markup(drawn.library)  # noqa: S704 – not foreign
     template = _ENVIRONMENT.from_string(_asset("page.html.j2"))
     yield from template.generate(
         title=runs[0].run_id if len(runs) == 1 else f"{len(runs)} runs",
-        policy=_policy(style, [theme, script]),
+        policy=_policy(style, [theme, script, *([library] if library else [])]),
         style=style,
         theme=theme,
         script=script,
+        drawings=drawn,
+        library=library,
+        themes=THEMES,
+        best=[best(run) for run in runs],
         runs=[facts(run) for run in runs],
         tables=list(tables(runs)),
+        compared=compared(runs),
         settings=[each for each in (effective(runs), loaded(runs)) if each],
         transcripts=pack(runs),
         random=any(bool((run.turns["weights"] == "random").any()) for run in runs),

@@ -1,0 +1,98 @@
+"""The first screen: which setting is best at what, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.frames import Run
+from harness.analysis.standings import Contender, Question, Standing, standings
+from harness.report.page.tables import Header, Row, Shown, Table
+from harness.report.units import ABSENT, memory, ms, number, percent
+from harness.report.verdicts import headline
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is claimed, and what that is worth."""
+
+    claims: tuple[str, ...]
+    reservation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """What one run answers."""
+
+    run_id: str
+    answers: tuple[tuple[str, tuple[Answer, ...]], ...]
+    """(question, answers)"""
+    table: Table | None
+    """Every question, asked of all settings; None of a run of one setting."""
+
+
+def best(run: Run) -> Best:
+    """The first screen of a run."""
+    found = standings(run).by_setting
+    return Best(
+        run.run_id,
+        tuple((asked, tuple(map(_answer, sentences))) for asked, sentences in headline(run)),
+        Table("best", "All settings", _CAPTION, _HEADERS, tuple(map(_row, found))) if found else None,
+    )
+
+
+_CAPTION = (
+    "The best by its value in the tables below, with its 95 % interval. Told apart are those that are worse beyond "
+    "chance, adjusted for how many were looked at; not told apart those that may be as good."
+)
+_HEADERS = tuple(
+    Header(name, is_text=True) for name in ("question", "best", "value", "told apart from", "not told apart from")
+)
+
+
+def _answer(sentence: str) -> Answer:
+    """Several claims share the reservation behind the dash; a single one has its own behind the semicolon."""
+    claims, _, reservation = sentence.removesuffix(".").partition(" – ")
+    if reservation:
+        return Answer(tuple(claims.split("; ")), reservation)
+    claim, _, reservation = claims.partition("; ")
+    return Answer((claim,), reservation)
+
+
+def _row(standing: Standing) -> Row:
+    tied = [each.contender.name for each in standing.tied]
+    worse = [each.contender.name for each in standing.others if each.contender.name not in tied]
+    value, beside = _valued(standing.question, standing.best)
+    texts = (standing.question.text, standing.best.name, value, _names(worse, tied), _names(tied, worse))
+    return Row("", "", tuple(Shown(text, beside if text is value else "", text) for text in texts))
+
+
+def _names(names: list[str], others: list[str]) -> str:
+    if len(names) > 1 and not others:
+        return f"all {len(names)} others"
+    return ", ".join(names) or ABSENT
+
+
+def _seconds(value: Any) -> str:
+    return f"{number(value)} s"
+
+
+def _milliseconds(value: Any) -> str:
+    return f"{ms(value)} ms"
+
+
+_SHOWN: Mapping[str, Callable[[Any], str]] = {
+    "behaviour": percent,
+    "speed": _milliseconds,
+    "memory": memory,
+    "loading": _seconds,
+}
+"""By kind of question."""
+
+
+def _valued(question: Question, contender: Contender) -> tuple[str, str]:
+    """The value of a contender, and its interval."""
+    shown, estimate = _SHOWN[question.kind], contender.estimate
+    between = "" if estimate.low is None else f"{shown(estimate.low)} to {shown(estimate.high)}"
+    return shown(estimate.value), between
