@@ -16,8 +16,9 @@ import pytest
 import harness
 from harness.analysis import plays as plays_module
 from harness.analysis.plays import plays, talks, tellable
-from harness.errors import StoreError
-from harness.report.page import packed
+from harness.cli import main
+from harness.errors import StoreError, UsageError
+from harness.report.page import compared, drawings, packed
 from harness.report.page.packed import pack
 from harness.report.page.tables import Header, tables
 from harness.report.page.write import json as embedded
@@ -244,3 +245,68 @@ def test_a_run_without_a_single_turn_still_gets_a_page(tmp_path: Path) -> None:
 
 def test_the_order_of_plays_does_not_depend_on_the_machine(stored: str) -> None:
     assert stored == of_data("run-v1")
+
+
+def test_the_first_screen_asks_what_the_run_was_made_for(stored: str) -> None:
+    first = stored[stored.index("Which is best at what") : stored.index('id="beware"')]
+
+    assert "<h3>pico or nano?</h3>" in first
+    assert "Which passes most checks?" in first
+    assert "conversations say nothing about others" in first
+
+
+def test_what_a_run_has_several_of_is_compared_and_the_ledger_shown(stored: str) -> None:
+    assert "Compared by model: run-v1" in stored
+    assert 'id="table-answers-model"' in stored
+    assert 'id="table-answers-sampling"' in stored
+    assert 'id="table-fairness-model"' in stored
+
+
+def test_runs_of_nothing_in_common_still_share_a_page(tmp_path: Path) -> None:
+    runs = []
+    for name in ("one", "other"):
+        of = plan(models=[name, f"{name}-too"], conversations={name: 1})
+        runs.append(harness.load(store(tmp_path, every_turn(of), of, run_id=name)))
+
+    assert "The runs cannot be compared" in "".join(page(runs))
+
+
+def test_a_large_run_is_compared_only_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compared, "MOST_TURNS", 10)
+
+    assert "harness compare RUN --by model does it" in of_data("run-v1")
+
+
+def test_without_the_extra_one_line_tells_how_to_get_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(run: object) -> None:
+        raise UsageError("charts", "altair is not installed", "pip install it")
+
+    monkeypatch.setattr(drawings, "charts", missing)
+    text = of_data("run-v1")
+
+    assert "charts: altair is not installed – pip install it" in text
+    assert "vegaEmbed=" not in text
+
+
+def test_the_command_writes_a_page_about_several_runs_and_prints_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = plan(conversations={"talk": 1})
+    for name in ("monday", "tuesday"):
+        store(tmp_path, every_turn(of), of, run_id=name)
+    report = ["report", "monday", "tuesday", "--results", str(tmp_path), "--html"]
+
+    def printed(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    assert printed(*report) == f"{tmp_path / 'monday' / 'reports.html'}\n"
+    assert printed(*report, "--output", str(tmp_path / "both.html")) == f"{tmp_path / 'both.html'}\n"
+    assert printed("report", "monday", "--results", str(tmp_path), "--html").endswith("report.html\n")
+    assert "tuesday" in (tmp_path / "both.html").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit) as refused:
+        main(["report", "monday", "--results", str(tmp_path), "--output", "x.html"])
+    assert refused.value.code == 2
+    assert "add --html" in capsys.readouterr().err

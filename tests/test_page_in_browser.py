@@ -254,6 +254,24 @@ def test_the_theme_follows_the_system_and_the_switch(report: Path, opened: Calla
     assert is_dark() == (scheme == "light")
 
 
+def test_charts_are_drawn_when_they_come_near_and_again_in_the_other_theme(
+    report: Path, opened: Callable[..., Any]
+) -> None:
+    pytest.importorskip("altair", reason="charts are an extra")
+    page = opened(report, color_scheme="light")
+    chart = page.locator("figure.chart").first
+
+    chart.scroll_into_view_if_needed()
+    chart.locator("svg").wait_for()
+    light = chart.locator("svg").inner_html()
+    page.locator("#theme").click()
+    page.locator("figure.chart[data-drawn=dark]").first.wait_for()
+    page.wait_for_timeout(300)
+    assert chart.locator("svg").inner_html() != light
+    page.locator("figure.chart").last.scroll_into_view_if_needed()
+    page.locator("figure.chart").last.locator("svg").wait_for()
+
+
 def test_on_paper_there_are_no_controls_and_no_dark(report: Path, opened: Callable[..., Any]) -> None:
     page = opened(report, color_scheme="dark")
     page.emulate_media(media="print")
