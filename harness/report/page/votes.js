@@ -106,7 +106,7 @@ class Votes {
     });
     const shown = (play, side) => {
       const { said } = toldBy(turns[place], play.number);
-      return make("article", { class: `answer ${side}`, "aria-label": side },
+      return make("article", { class: `answer ${side}`, "aria-label": side }, make("h5", {}, side === "left" ? "Left" : "Right"),
         place ? make("details", { class: "before" }, make("summary", {}, plural(place, "turn") + " before"), ...before(play)) : null,
         said.reply === null ? make("p", { class: "error" }, "no answer: the turn failed") : replyBlock(lines(said.reply), -1));
     };
