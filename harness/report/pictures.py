@@ -41,7 +41,7 @@ def picture(chart: Chart, form: Format, theme: Theme = "light") -> bytes:
 
     Raises UsageError without the extra `charts`.
     """
-    convert = _vl_convert()
+    convert = converter()
     background = {"light": "white", "dark": "#0d1117"}[theme]
     spec = {
         **chart.spec,
@@ -58,7 +58,8 @@ def picture(chart: Chart, form: Format, theme: Theme = "light") -> bytes:
     return pixels
 
 
-def _vl_convert() -> Any:
+def converter() -> Any:
+    """vl-convert. Raises UsageError without the extra `charts`."""
     try:
         import vl_convert
     except ImportError:

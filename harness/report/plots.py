@@ -121,10 +121,10 @@ def dots(rows: Sequence[Row], intervals: Sequence[Row], x: Axis, settings: Seque
         x=across, y=places, **_told_apart(series), tooltip=[alt.Tooltip("launch:Q", title="launch"), *_tooltip([x])]
     )
     if not intervals:
-        return _spec(rows, chart, height=alt.Step(_ROW_HEIGHT))
+        return _spec(rows, chart, height=_ROW_HEIGHT * len(settings))
     spans = _looked_up(alt.Chart(alt.NamedData(_MARKS))).mark_rule(strokeWidth=8, opacity=0.25)
     behind = spans.encode(x=alt.X("low", type="quantitative"), x2="high", y=places, **_told_apart(series))
-    return _spec(rows, alt.layer(behind, chart), height=alt.Step(_ROW_HEIGHT), marks=intervals)
+    return _spec(rows, alt.layer(behind, chart), height=_ROW_HEIGHT * len(settings), marks=intervals)
 
 
 def stacked_bars(rows: Sequence[Row], x: Axis, settings: Sequence[str], parts: Sequence[str]) -> Spec:
@@ -147,7 +147,7 @@ def stacked_bars(rows: Sequence[Row], x: Axis, settings: Sequence[str], parts: S
                 alt.Tooltip("share:Q", title="share", format=".1%"),
             ],
         ),
-        height=alt.Step(_ROW_HEIGHT),
+        height=_ROW_HEIGHT * len(settings),
     )
 
 

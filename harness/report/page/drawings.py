@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.analysis.frames import Run
 from harness.errors import UsageError
 from harness.report.charts import Chart, charts
-from harness.report.pictures import vl_convert
+from harness.report.pictures import converter
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def drawings(runs: Sequence[Run]) -> Drawings:
 def _library() -> str:
     """Vega, Vega-Lite and vega-embed as one script. Putting it together takes seconds, so it is remembered; where
     nothing can be remembered, it takes them every time."""
-    convert = vl_convert()
+    convert = converter()
     kept = _memory_file(version("vl-convert-python"))
     if kept is not None and kept.exists():
         return kept.read_text(encoding="utf-8")
