@@ -17,7 +17,7 @@ from harness.analysis.response import has_sweep, response
 from harness.analysis.sweep import EACH
 from harness.report import markdown_tables
 from harness.report.captions import LENGTH, RESPONSE_BEHAVIOUR, RESPONSE_SPEED
-from harness.report.markdown_tables import Columns, escaped
+from harness.report.markdown_tables import Cell, Cells
 from harness.report.units import count, interval, ms, number, percent, percents, printable
 
 MOST_TURNS = 100_000
@@ -91,7 +91,7 @@ def terminal_limits(run: Run) -> Iterator[Table]:
         table.add_column(header, justify="right", no_wrap=header == "limit")
     for row in rows.head(_ROWS).to_dict("records"):
         named = (row["model"], row["sampling"], row["conversation_id"])
-        table.add_row(*map(printable, named), *(show(row) for show in _LIMITS.values()))
+        table.add_row(*map(printable, named), *(cell.plain(row) for cell in _LIMITS.values()))
     yield table
 
 
@@ -107,9 +107,13 @@ def response_tables(run: Run) -> Iterator[str]:
     """Costs and changes in Markdown, each with its caption."""
     rows = response(run)
     for caption, sample in ((RESPONSE_SPEED, "launches"), (RESPONSE_BEHAVIOUR, "conversations")):
-        figures = {_HEADERS[name]: _cell(name) for name, each in MEASURES.items() if each.sample == sample}
-        yield markdown_tables.table(rows, {**_LABELS, **figures})
+        yield markdown_tables.table(rows, response_columns(sample))
         yield caption + "\n"
+
+
+def response_columns(sample: str) -> Cells:
+    """The columns of the figures that have this for their sample."""
+    return {**_LABELS, **{_HEADERS[name]: _cell(name) for name, each in MEASURES.items() if each.sample == sample}}
 
 
 def limit_table(run: Run) -> Iterator[str]:
@@ -119,16 +123,18 @@ def limit_table(run: Run) -> Iterator[str]:
         yield "## Where the length runs out\n"
         yield markdown_tables.table(
             rows.head(_MOST_LIMITS),
-            {
-                **markdown_tables.LABELS,
-                "conversation": lambda row: _text(row["conversation_id"]),
-                **_LIMITS,
-                "left turn by turn": lambda row: ", ".join(map(count, row["tokens_left_by_turn"])),
-            },
+            limit_columns(),
         )
         if len(rows) > _MOST_LIMITS:
             yield f"The first {_MOST_LIMITS} of {len(rows)} conversations.\n"
         yield LENGTH + "\n"
+
+
+def limit_columns() -> Cells:
+    """The columns of the table of limits."""
+    by_turn = Cell("tokens_left_at_start", lambda row: ", ".join(map(count, row["tokens_left_by_turn"])))
+    conversation = Cell("conversation_id", lambda row: str(row["conversation_id"]))
+    return {**markdown_tables.LABELS, "conversation": conversation, **_LIMITS, "left turn by turn": by_turn}
 
 
 _MOST_LIMITS = 200
@@ -167,16 +173,16 @@ def _line(text: str) -> str:
     return f"\n{text}" if text else ""
 
 
-def _cell(name: str) -> Callable[[Mapping[Any, Any]], str]:
+def _cell(name: str) -> Cell:
     def cell(row: Mapping[Any, Any]) -> str:
         between = _between(row, name)
         return _value(row, name) + (f" ({between})" if between else "")
 
-    return cell
+    return Cell(name, cell)
 
 
 def _text(value: Any) -> str:
-    return "" if pd.isna(value) else escaped(str(value))
+    return "" if pd.isna(value) else str(value)
 
 
 def _limit(row: Mapping[Any, Any]) -> str:
@@ -191,19 +197,19 @@ def _happens(row: Mapping[Any, Any]) -> str:
     return f"{row['dropped_messages']} messages dropped"
 
 
-_LABELS: Columns = {
-    "model": lambda row: _text(row["model"]),
-    "setting": lambda row: escaped(_setting(row)),
-    "averaged over": lambda row: _text(row["over"]),
-    "held against": lambda row: _text(row["greedy"]),
+_LABELS: Cells = {
+    "model": Cell("model", lambda row: _text(row["model"])),
+    "setting": Cell("value", _setting),
+    "averaged over": Cell("over", lambda row: _text(row["over"])),
+    "held against": Cell("greedy", lambda row: _text(row["greedy"])),
 }
-_LIMITS: Columns = {
-    "limit": _limit,
-    "turn": lambda row: count(row["turn_index"]),
-    "left at its start": lambda row: count(row["tokens_left_at_start"]),
-    "what happens": _happens,
-    "in plays": lambda row: f"{count(row['bitten'])} of {count(row['plays'])}",
-    "never reached": lambda row: count(row["not_reached"]),
+_LIMITS: Cells = {
+    "limit": Cell("limited_by", _limit),
+    "turn": Cell("turn_index", lambda row: count(row["turn_index"])),
+    "left at its start": Cell("tokens_left_at_start", lambda row: count(row["tokens_left_at_start"])),
+    "what happens": Cell("refused", _happens),
+    "in plays": Cell("bitten", lambda row: f"{count(row['bitten'])} of {count(row['plays'])}"),
+    "never reached": Cell("not_reached", lambda row: count(row["not_reached"])),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from harness.analysis.preferences import Agreement, agreements, by_pair
 from harness.analysis.score_summary import by_setting
 from harness.analysis.scores import given, scores
 from harness.analysis.scoring.table import SCORERS
-from harness.report.markdown_tables import LABELS, Columns, escaped, table
+from harness.report.markdown_tables import LABELS, Cell, Cells, escaped, table
 from harness.report.units import count, interval, number, percent, percents, printable
 
 SCORES_CAPTION = (
@@ -57,10 +57,10 @@ def section(run: Run) -> Iterator[str]:
         return
     yield "## Scores\n"
     if len(views.settings):
-        yield table(views.settings, _markdown(_OF_REPLIES))
+        yield table(views.settings, labeled(OF_REPLIES))
         yield SCORES_CAPTION + "\n"
     if len(views.pairs):
-        yield table(views.pairs, _markdown(_OF_PAIRS))
+        yield table(views.pairs, labeled(OF_PAIRS))
         yield PAIRS_CAPTION + "\n"
     for agreement in views.agreements:
         yield f"- {escaped(agreement_line(agreement))}\n"
@@ -72,9 +72,9 @@ def tables(run: Run) -> Iterator[Table | Text]:
     """The same for a terminal."""
     views = Views.of(run)
     if len(views.settings):
-        yield _table(views.settings, _OF_REPLIES, SCORES_CAPTION)
+        yield _table(views.settings, OF_REPLIES, SCORES_CAPTION)
     if len(views.pairs):
-        yield _table(views.pairs, _OF_PAIRS, PAIRS_CAPTION)
+        yield _table(views.pairs, OF_PAIRS, PAIRS_CAPTION)
     for agreement in views.agreements:
         yield Text(agreement_line(agreement))
     if views.judged:
@@ -97,6 +97,16 @@ def agreement_line(found: Agreement) -> str:
         f"{percent(found.rate)} ({percents(found.low, found.high)}), Cohen's kappa {kappa}; where neither calls it a "
         f"tie, with {found.decided_agreed} of {found.decided}."
     )
+
+
+def labeled(columns: Cells) -> Cells:
+    """The columns with those that say whose score it is behind the first."""
+    first, *rest = columns
+    return {first: columns[first], **LABELS, **{header: columns[header] for header in rest}}
+
+
+def _undecided(row: Mapping[Any, Any]) -> str:
+    return f" ({row['undecided']} undecided)" if row["undecided"] else ""
 
 
 def _title(row: Mapping[Any, Any]) -> str:
@@ -124,38 +134,28 @@ def _other(row: Mapping[Any, Any]) -> str:
     return f"{where}{row['against_model']} · {row['against_sampling']}"
 
 
-_OF_REPLIES: Columns = {
-    "score": _title,
-    "mean": _value,
-    "replies": lambda row: count(row["replies"]) + (f" ({row['undecided']} undecided)" if row["undecided"] else ""),
-    "conversations": lambda row: count(row["conversations"]),
+OF_REPLIES: Cells = {
+    "score": Cell("scorer", _title),
+    "mean": Cell("mean", _value),
+    "replies": Cell("replies", lambda row: count(row["replies"]) + _undecided(row)),
+    "conversations": Cell("conversations", lambda row: count(row["conversations"])),
 }
-_OF_PAIRS: Columns = {
-    "preferred by": _title,
-    "against": _other,
-    "wins": _win_rate,
-    "won, tied, lost": lambda row: f"{row['wins']}, {row['ties']}, {row['losses']}",
-    "inconsistent": lambda row: count(row["inconsistent"]),
-    "no verdict": lambda row: count(row["no_verdict"]),
+OF_PAIRS: Cells = {
+    "preferred by": Cell("scorer", _title),
+    "against": Cell("against_model", _other),
+    "wins": Cell("win_rate", _win_rate),
+    "won, tied, lost": Cell("wins", lambda row: f"{row['wins']}, {row['ties']}, {row['losses']}"),
+    "inconsistent": Cell("inconsistent", lambda row: count(row["inconsistent"])),
+    "no verdict": Cell("no_verdict", lambda row: count(row["no_verdict"])),
 }
 _TEXTS = {"against"}
 
 
-def _markdown(columns: Columns) -> Columns:
-    """The columns for Markdown, those that say whose score it is behind the score."""
-
-    def cell(show: Callable[[Mapping[Any, Any]], str]) -> Callable[[Mapping[Any, Any]], str]:
-        return lambda row: escaped(show(row))
-
-    (first, *_), shown = columns, {header: cell(show) for header, show in columns.items()}
-    return {first: shown.pop(first), **LABELS, **shown}
-
-
-def _table(rows: pd.DataFrame, columns: Columns, caption: str) -> Table:
+def _table(rows: pd.DataFrame, columns: Cells, caption: str) -> Table:
     shown = Table(box=None, pad_edge=False, caption=Text(caption), caption_justify="left", header_style="bold")
     records = rows.to_dict("records")
     levels = ["concurrency"] if (rows["concurrency"] > 1).any() else []
-    first, *rest = (name for name, show in columns.items() if {show(row) for row in records} != {"0"})
+    first, *rest = (name for name, cell in columns.items() if {cell.plain(row) for row in records} != {"0"})
     for header in (first, "model", "sampling", *(level.replace("concurrency", "at a time") for level in levels)):
         shown.add_column(header, overflow="fold", no_wrap=header == first)
     for header in rest:
@@ -163,9 +163,9 @@ def _table(rows: pd.DataFrame, columns: Columns, caption: str) -> Table:
         shown.add_column(header, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     before = ""
     for row in records:
-        title = columns[first](row)
+        title = columns[first].plain(row)
         labels = [str(row[name]) for name in ("model", "sampling", *levels)]
-        texts = ["" if title == before else title, *labels, *(columns[header](row) for header in rest)]
+        texts = ["" if title == before else title, *labels, *(columns[header].plain(row) for header in rest)]
         shown.add_row(*(Text(printable(text)) for text in texts))
         before = title
     return shown

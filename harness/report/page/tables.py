@@ -12,12 +12,15 @@ import pandas as pd
 from harness.analysis.context_limit import limits_met
 from harness.analysis.frames import Run
 from harness.analysis.growth import growth
+from harness.analysis.length_limit import bitten
 from harness.analysis.notes import behaviour_caption, speed_caption
 from harness.analysis.phases import by_phase
+from harness.analysis.response import has_sweep
+from harness.analysis.response import response as figures_by_value
 from harness.analysis.summary import STEADINESS, by_conversation, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
 from harness.metrics import METRICS
-from harness.report import captions
+from harness.report import captions, response, scores
 from harness.report import markdown_tables as columns
 from harness.report.markdown_tables import TEXTS, Cell, Cells, telling
 from harness.report.units import ABSENT, printable
@@ -88,6 +91,8 @@ def tables(runs: Sequence[Run]) -> Iterator[Table]:
     yield from shown("phases", "Where the time goes", _together(runs, by_phase), columns.BY_PHASE, captions.PHASES)
     yield from shown("growth", "Growth", _together(runs, growth), columns.GROWTH, captions.GROWTH)
     yield from shown("limits", "Largest context", _together(runs, limits_met), columns.LIMITS, captions.LIMITS)
+    yield from _responses(runs)
+    yield from _scores(runs)
     yield from shown("turns", "By turn", _together(runs, by_turn), columns.BY_TURN, captions.BY_TURN)
     most = max(1, MOST_ROWS // max(1, len(settings)))
     talks = _together(runs, lambda run: by_conversation(run, most))
@@ -96,6 +101,43 @@ def tables(runs: Sequence[Run]) -> Iterator[Table]:
     if len(launches):
         of = {**(_RUN if len(runs) > 1 else {}), **columns.LAUNCHES}
         yield table("launches", "Launches", launches, of, captions.COLD_START)
+
+
+def _responses(runs: Sequence[Run]) -> Iterator[Table]:
+    """What each swept setting does, and where the length runs out."""
+    swept = [run for run in runs if has_sweep(run) and not response.is_left_out(run)]
+    of_run = _RUN if len(runs) > 1 else {}
+    if swept:
+        rows = _together(swept, figures_by_value)
+        for sample, what, caption in _SAMPLES:
+            told = {**of_run, **response.response_columns(sample)}
+            yield table(f"response-{sample}", f"What a setting {what}", rows, told, caption)
+    limits = _together(runs, bitten)
+    if len(limits):
+        more = f" The first {MOST_ROWS} of {len(limits)} conversations." if len(limits) > MOST_ROWS else ""
+        told = {**of_run, **response.limit_columns()}
+        yield table("length", "Where the length runs out", limits.head(MOST_ROWS), told, captions.LENGTH + more)
+
+
+_SAMPLES = (
+    ("launches", "costs", captions.RESPONSE_SPEED),
+    ("conversations", "changes", captions.RESPONSE_BEHAVIOUR),
+)
+
+
+def _scores(runs: Sequence[Run]) -> Iterator[Table]:
+    """What was said of the replies by those who scored them."""
+    views = [scores.Views.of(run) for run in runs]
+    of_run = _RUN if len(runs) > 1 else {}
+    replies = pd.concat([each.settings for each in views], ignore_index=True)
+    if len(replies):
+        told = {**of_run, **scores.labeled(scores.OF_REPLIES)}
+        yield table("scores", "Scores", replies, told, scores.SCORES_CAPTION)
+    pairs = pd.concat([each.pairs for each in views], ignore_index=True)
+    if len(pairs):
+        agreed = [scores.agreement_line(found) for each in views for found in each.agreements]
+        told = {**of_run, **scores.labeled(scores.OF_PAIRS)}
+        yield table("preferences", "Preferences", pairs, told, " ".join([scores.PAIRS_CAPTION, *agreed]))
 
 
 def table(name: str, title: str, frame: pd.DataFrame, of: Cells, caption: str, texts: frozenset[str] = _TEXTS) -> Table:
