@@ -14,6 +14,7 @@ import pytest
 import harness
 from harness.records import CheckResult
 from harness.report.page.write import write_page
+from harness.studies.votes import read_votes
 from tests.builders import cell, checks, every_turn, failed, plan, store, turn
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'>"
@@ -314,6 +315,7 @@ def test_votes_are_blind_and_saved_in_the_file_that_score_reads(report: Path, op
         page.locator("#save").click()
 
     assert download.value.suggested_filename == "votes-a-run.json"
+    assert len(read_votes(Path(download.value.path())).value["votes"]) == 2
     saved = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
     assert saved["format"] == 1
     assert len(saved["votes"]) == 2
