@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from harness.conversations.script import Conversation
+from harness.documents import yaml_text
 from harness.records import Persona
 
 
@@ -24,9 +22,4 @@ def script_text(conversation: Conversation) -> str:
         {"user": turn.user} if turn.assistant is None else {"user": turn.user, "assistant": turn.assistant}
         for turn in conversation.turns
     ]
-    yaml = YAML()
-    yaml.width = 110
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    stream = StringIO()
-    yaml.dump({"conversations": [entry]}, stream)
-    return stream.getvalue()
+    return yaml_text({"conversations": [entry]})

@@ -14,6 +14,7 @@ from harness.documents.override import Assignment, set_values
 from harness.documents.read import parse_document, read_document
 from harness.documents.shapes import Shape, fit
 from harness.documents.values import Document, Keys, Place, Problem, Source, described, did_you_mean, document_of
+from harness.documents.write import yaml_text
 
 __all__ = [
     "Assignment",
@@ -30,4 +31,5 @@ __all__ = [
     "parse_document",
     "read_document",
     "set_values",
+    "yaml_text",
 ]
