@@ -36,6 +36,7 @@ DOORS = {
     "ruamel": {"documents", "conversations"},
     "sacrebleu": {"analysis"},
     "lingua": {"analysis"},
+    "optuna": {"studies"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -167,8 +167,8 @@ def choose(found: Sequence[Standing], goals: Goals, default: str) -> Choice | No
     best of them. The default is recommended where it is among the last of them, for nothing beats it by more than the
     margin; otherwise the one of them that is on the front and best in the first objective.
     """
-    names = [objective.figure.name for objective in goals.objectives]
-    left = [each for each in found if not each.broken and all(each.figures[name].value is not None for name in names)]
+    figures = [figure.name for figure in goals.figures]
+    left = [each for each in found if not each.broken and all(each.figures[name].value is not None for name in figures)]
     if not left:
         return None
     reasons = [f"Within the limits: {len(left)} of the {len(found)} settings that were played to the end."] * bool(
@@ -189,7 +189,7 @@ def choose(found: Sequence[Standing], goals: Goals, default: str) -> Choice | No
         key=lambda each: tuple(_cost(each, objective) for objective in goals.objectives),
     )
     if len(left) > 1:
-        reasons.append(f"Of these {len(left)} it is on the front, and best in {names[0]}.")
+        reasons.append(f"Of these {len(left)} it is on the front, and best in {goals.objectives[0].figure.name}.")
     return Choice(chosen.name, tuple(reasons))
 
 

@@ -202,10 +202,11 @@ def _held_files(
         held = load_conversations(files) if not problems else ()
     except DocumentError as error:
         mistakes += error.mistakes
-    both = {conversation_digest(talk) for talk in talks} & {conversation_digest(talk) for talk in held}
-    for talk in held:
-        if conversation_digest(talk) in both:
-            problems.append(Problem(under, f"{talk.id} is tuned on as well", "hold out other conversations"))
+    seen = {conversation_digest(talk) for talk in talks}
+    both = [talk.id for talk in held if conversation_digest(talk) in seen]
+    if both:
+        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+        problems.append(Problem(under, f"{both[0]}{more}: tuned on as well", "hold out other conversations"))
     return talks, held, files, problems
 
 

@@ -49,7 +49,7 @@ def _limited(text: str) -> str:
     return text
 
 
-Share = Annotated[float, BeforeValidator(_share), Field(json_schema_extra={"type": ["number", "string"]})]
+Share = Annotated[float, BeforeValidator(_share)]
 
 
 class Holdout(Shape):

@@ -91,8 +91,9 @@ def tune(
     """
     proposals = search(study)
     path, history = _open(study, results, study_id, resume)
+    started = _Study(study, path, history, watch, tell)
     tell(StudyStarted(path, resumed=bool(history)))
-    return _Study(study, path, history, watch, tell).run(proposals)
+    return started.run(proposals)
 
 
 def unfinished(results: Path, study_hash: str) -> Path | None:
@@ -122,11 +123,12 @@ def _open(study: StudyPlan, results: Path, study_id: str | None, resume: Path | 
     now = datetime.now(UTC)
     named = results / study_id if study_id is not None else unfinished(results, study.study_hash)
     path = resume or named or results / f"{now:%Y%m%d-%H%M%S}-tune-{study.study_hash[:6]}"
-    if not path.exists():
-        try:
-            path.mkdir(parents=True)
-        except OSError as error:
-            raise StoreError(str(path), f"cannot be written: {error.strerror}", "choose another --results") from error
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        new = not any(path.iterdir())
+    except OSError as error:
+        raise StoreError(str(path), f"cannot be written: {error.strerror}", "choose another --results") from error
+    if new:
         return path, {}
     history = read_history(path)
     if history["study_hash"] != study.study_hash:
