@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from harness.config.study import seed_of, study_of
 from harness.errors import DocumentError, UsageError
 from harness.studies.replay import resolve
 
+ROOT = Path(__file__).parent.parent
 TALK = """\
 conversations:
 {entries}
@@ -31,6 +33,7 @@ def home(tmp_path, monkeypatch):
     (tmp_path / "prompts").mkdir()
     write(tmp_path / "prompts/ten.yaml", [(f"talk-{i}", "even" if i % 2 == 0 else "odd") for i in range(10)])
     write(tmp_path / "prompts/others.yaml", [("other-1", "x"), ("other-2", "x")])
+    (tmp_path / "prompts/gold.yaml").write_text("conversations: [{id: gold, turns: [{user: Hi., assistant: Hi!}]}]\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -143,6 +146,16 @@ def test_a_single_conversation_cannot_judge_what_it_chose(home):
     ]
 
 
+def test_what_is_held_out_has_the_replies_that_its_history_needs(home):
+    found = complaint({"maximize": [], "minimize": "tpot_s.p50", "holdout": {"files": ["prompts/others.yaml"]}},
+                      conversations=["prompts/gold.yaml"], history="scripted")  # fmt: skip
+    assert found == [
+        f"prompts/others.yaml: other-{i}.turns.0: has no assistant line for history: scripted to go on with – add one, "
+        "or use history: generated"
+        for i in (1, 2)
+    ]
+
+
 def test_checks_are_needed_where_they_are_counted(home):
     (home / "prompts/bare.yaml").write_text("conversations: [{id: bare, turns: [{user: Hi.}]}]\n")
     (found,) = complaint({"holdout": {"files": ["prompts/bare.yaml"]}})
@@ -169,6 +182,14 @@ def test_a_setting_named_default_is_the_default():
     made = study(sampling={"do_sample": True, "settings": settings})
     assert made.default.parameters == {"do_sample": True, "top_k": 50}
     assert [each.name for each in made.samplings] == ["default", "tried,top_k=5", "tried,top_k=10"]
+
+
+def test_included_samplings_are_settings_too():
+    made = study(sampling={"top_k": 5, "include": [{"top_k": 50}]})
+    assert [(each.name, each.parameters) for each in made.samplings] == [
+        ("default", {"top_k": 5}),
+        ("top_k=50", {"top_k": 50}),
+    ]
 
 
 def test_a_setting_that_sets_nothing_is_the_default():
@@ -254,6 +275,16 @@ def test_each_part_of_a_study_is_an_ordinary_run_with_draws_of_its_own():
     assert [each.name for each in judged.samplings] == ["default", made.samplings[2].name]
     assert {talk.id for talk in judged.conversations} == {talk.id for talk in made.held_out}
     assert (judged.repeats, judged.launches, judged.seed) == (2, 3, seed_of(0, "validation"))
+
+
+def test_the_shipped_study_is_the_one_in_the_docs(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    block = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/tuning.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+    (tmp_path / "docs.yaml").write_text(block, encoding="utf-8")
+    in_docs, shipped = (
+        load_config(file).model_dump() for file in (tmp_path / "docs.yaml", "configs/tune-sampling.yaml")
+    )
+    assert in_docs == shipped
 
 
 def test_small_grids_are_tried_in_full_and_large_ones_searched():

@@ -46,6 +46,10 @@ class Tuned:
     choice: Choice | None
     """What did best on the conversations tuned on; None where nothing is within the limits."""
     validation: Validation | None
+    paired: bool
+    """Whether settings drew alike: not where several conversations were replayed at a time."""
+    warnings: tuple[str, ...]
+    """Of all runs, once each: settings without effect, among others."""
     any_failed: bool
     """Whether any turn failed."""
 

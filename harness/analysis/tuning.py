@@ -136,7 +136,7 @@ def stops(
             by = [
                 rival
                 for rival in rivals
-                if rival != trial.name and _dominated(profiles[trial.name], profiles[rival], goals, chance)
+                if rival != trial.name and dominated(profiles[trial.name], profiles[rival], goals, chance)
             ]
             if by:
                 beaten[trial.name] = by
@@ -241,7 +241,7 @@ def _profiles(trial: Trial, goals: Goals, default: Trial) -> list[Profile | None
     return found
 
 
-def _dominated(ours: Sequence[Profile | None], rivals: Sequence[Profile | None], goals: Goals, chance: float) -> bool:
+def dominated(ours: Sequence[Profile | None], rivals: Sequence[Profile | None], goals: Goals, chance: float) -> bool:
     """Whether the rival is better in some objective for certain, and by its values worse in none beyond the margin."""
     certain = False
     for objective, own, other in zip(goals.objectives, ours, rivals, strict=True):

@@ -84,7 +84,9 @@ class Validation:
     @property
     def answer(self) -> Answer:
         """Over all objectives: worse where any is, cannot tell where any cannot; better where one is and the rest are
-        not worse."""
+        not worse. The default is not worse than itself."""
+        if self.candidate == self.default:
+            return "not worse"
         answers = [each.answer for each in self.differences]
         order: tuple[Answer, ...] = ("worse", "cannot tell", "better")
         return next((answer for answer in order if answer in answers), "not worse")

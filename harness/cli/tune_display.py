@@ -32,7 +32,7 @@ class TuneDisplay:
         self._goals = goals
         self._default = default
         self._console = Console(stderr=True, quiet=quiet)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live = Live(console=self._console, auto_refresh=False)
         self._animated = self._console.is_terminal and not quiet
         self._standing: Table | None = None
         self._part = ""

@@ -205,7 +205,7 @@ def assemble(config: RunConfig, folder: Path | None) -> tuple[Plan | None, list[
         conversations, found = choose(conversations, config.conversations, under)
         problems += found
     problems += _length_problems(config, samplings)
-    mistakes += _history_mistakes(config, conversations)
+    mistakes += history_mistakes(config, conversations)
     if problems or mistakes:
         return None, problems, mistakes
     resolved = config.conversations.model_copy(update={"files": files})
@@ -222,7 +222,8 @@ def _length_problems(config: RunConfig, samplings: tuple[Sampling, ...]) -> list
     return [Problem((where,), f"a fixed length needs max_new_tokens{which}", "set sampling.max_new_tokens")]
 
 
-def _history_mistakes(config: RunConfig, conversations: tuple[Conversation, ...]) -> list[Mistake]:
+def history_mistakes(config: RunConfig, conversations: tuple[Conversation, ...]) -> list[Mistake]:
+    """Conversations that lack what the config's history needs, or leave nothing to generate."""
     mistakes = []
     for conversation in conversations:
         subject = f"{conversation.source}: {conversation.id}"

@@ -18,7 +18,7 @@ from harness.config.figures import ABOUT_REPLIES, Figure
 from harness.config.files import choose, find_files
 from harness.config.generation import checked, is_axis
 from harness.config.matrix import RESERVED, Sampling, expand
-from harness.config.plan import Plan, assemble, conversation_digest
+from harness.config.plan import Plan, assemble, conversation_digest, history_mistakes
 from harness.config.ranges import Range, without_ranges
 from harness.config.schema import ConversationFilter, RunConfig
 from harness.config.tuning import MOST_EXHAUSTIVE, Tuning
@@ -125,7 +125,7 @@ def study_plan(planned: Plan, folder: Path | None) -> tuple[StudyPlan | None, li
     problems += _not_one(planned)
     rest, ranges, _ = without_ranges(config.sampling)
     fixed, axes = _fixed_and_axes(rest)
-    default, samplings = _default_first(planned.samplings if axes or "settings" in rest else (), fixed)
+    default, samplings = _default_first(planned.samplings, fixed)
     if len(samplings) < 2 and not ranges:
         fact = "has one setting only, so there is nothing to choose from"
         problems.append(Problem(("sampling",), fact, "make an axis of it: top_k: [10, 50]"))
@@ -173,7 +173,7 @@ def _split(
     """(conversations to tune on, those held out, the files these come from if they are files of their own, problems)"""
     talks, holdout, under = planned.conversations, tune.holdout, ("tune", "holdout")
     if holdout.files:
-        return _held_files(holdout.files, talks, folder, mistakes)
+        return _held_files(holdout.files, planned, folder, mistakes)
     if len(talks) < 2:
         fact = "one conversation cannot be tuned on and held out"
         return (), (), [], [Problem(under, fact, "add conversations, or name files of others")]
@@ -193,21 +193,22 @@ def _split(
 
 
 def _held_files(
-    patterns: list[str], talks: tuple[Conversation, ...], folder: Path | None, mistakes: list[Mistake]
+    patterns: list[str], planned: Plan, folder: Path | None, mistakes: list[Mistake]
 ) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...], list[str], list[Problem]]:
     under: Keys = ("tune", "holdout", "files")
     files, problems = find_files(patterns, folder, under)
     held: tuple[Conversation, ...] = ()
     try:
         held = load_conversations(files) if not problems else ()
+        mistakes += history_mistakes(planned.config, held)
     except DocumentError as error:
         mistakes += error.mistakes
-    seen = {conversation_digest(talk) for talk in talks}
+    seen = {conversation_digest(talk) for talk in planned.conversations}
     both = [talk.id for talk in held if conversation_digest(talk) in seen]
     if both:
         more = f" and {len(both) - 1} more" if len(both) > 1 else ""
         problems.append(Problem(under, f"{both[0]}{more}: tuned on as well", "hold out other conversations"))
-    return talks, held, files, problems
+    return planned.conversations, held, files, problems
 
 
 def _search_problems(study: StudyPlan, *, plain: bool) -> list[Problem]:

@@ -126,7 +126,7 @@ def tune_markdown(tuned: Tuned) -> str:
     ]
     if tuned.validation is not None:
         parts.append(_validation(tuned, tuned.validation))
-    parts += [_settings(tuned), *(_rung(tuned, rung) for rung in tuned.rungs if rung.stopped), _how(tuned)]
+    parts += [_settings(tuned), *(_rung(rung) for rung in tuned.rungs if rung.stopped), _how(tuned), _warnings(tuned)]
     return "\n".join(part for part in parts if part)
 
 
@@ -168,7 +168,7 @@ def _settings(tuned: Tuned) -> str:
     )
 
 
-def _rung(tuned: Tuned, rung: Rung) -> str:
+def _rung(rung: Rung) -> str:
     lines = [f"- {escaped(name)}: {escaped(reason)}\n" for name, reason in rung.stopped.items()]
     return f"## Stopped after rung {rung.number}\n\n{''.join(lines)}"
 
@@ -182,6 +182,11 @@ def _how(tuned: Tuned) -> str:
         f"margin: {share(goals.margin)} of a quantity, or so many points of a rate",
         f"search: {tuned.search}, {len(tuned.settings)} settings, seed {tuned.seed}; every rung "
         "draws anew, all settings of a rung alike",
+        *(
+            []
+            if tuned.paired
+            else ["several conversations were replayed at a time, so draws of settings are not paired"]
+        ),
         "rungs: " + "; ".join(f"{', '.join(rung.runs)}: {len(rung.standings)} settings" for rung in tuned.rungs),
         "a setting stops where it breaks a limit clearly, or where one on the front is better in one objective for "
         "certain and by its values worse in none by more than the margin; each such comparison errs with a chance of "
@@ -191,6 +196,15 @@ def _how(tuned: Tuned) -> str:
         f"config: {tuned.config}",
     ]
     return "## How\n\n" + "".join(f"- {escaped(line)}\n" for line in lines)
+
+
+def _warnings(tuned: Tuned) -> str:
+    """What the runs have to say; nothing where they have nothing."""
+    if not tuned.warnings:
+        return ""
+    shown = [f"- {escaped(warning)}\n" for warning in tuned.warnings[:_MOST_SHOWN]]
+    left = len(tuned.warnings) - len(shown)
+    return "## Warnings\n\n" + "".join(shown) + (f"- and {left} more, in the runs' own reports\n" if left else "")
 
 
 def _change(each: Difference, value: float | None) -> str:

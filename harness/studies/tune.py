@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -99,9 +100,10 @@ def tune(
 def unfinished(results: Path, study_hash: str) -> Path | None:
     """The latest study of such a hash that has not come to its end."""
     for file in sorted(results.glob(f"*/{HISTORY}"), reverse=True):
-        history = read_history(file.parent)
-        if history["study_hash"] == study_hash and history["finished_at"] is None:
-            return file.parent
+        with suppress(StoreError):  # a study of another version is no business of this one
+            history = read_history(file.parent)
+            if history["study_hash"] == study_hash and history["finished_at"] is None:
+                return file.parent
     return None
 
 
@@ -163,6 +165,7 @@ class _Study:
         self._chance = level(len(study.tune.objectives), most, len(study.tune.rungs))
         self._tried = {study.default.name: _Tried(study.default)}
         self._rungs: list[Rung] = []
+        self._warnings: dict[str, None] = {}
         self._any_failed = False
         self._created_at = before.get("created_at", datetime.now(UTC).isoformat())
         self._save(None)
@@ -218,6 +221,7 @@ class _Study:
         self._tell(PartStarted(name, plan))
         run = replay(plan, results=self._path, run_id=name, resume=None, retry_failed=False, watch=self._watch)
         self._any_failed = self._any_failed or bool((run.turns["state"] == "failed").any())
+        self._warnings |= dict.fromkeys(run.manifest["warnings"])
         return run
 
     def _must_be_measurable(self, run: Run) -> None:
@@ -285,6 +289,8 @@ class _Study:
             rungs=tuple(self._rungs),
             choice=choice,
             validation=validation,
+            paired=max(study.config.concurrency) == 1,
+            warnings=tuple(self._warnings),
             any_failed=self._any_failed,
         )
 
