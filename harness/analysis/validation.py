@@ -3,22 +3,21 @@
 The setting that did best among many did so partly by luck, so its figures from the search flatter it. These do not,
 and are the ones to quote. Both settings are played in the same processes, on equal draws.
 
-A rate is compared as `harness compare` does, over conversations (`effects.behaviour_effect`). Of a quantity the whole
-figure is compared, p95 or mean, with replies as long as they came: its difference varies with the conversations, and
-with the processes. Either has an interval – the jackknife of `figures`, and Student's over the differences within each
-launch – and the wider end counts. Under six conversations, or with a quantity in one launch, nothing is claimed.
+The whole figure is compared, p95 or pass rate, with replies as long as they came. Its difference varies with the
+conversations, which have the interval of the jackknife (`figures`); and that of a quantity with the processes, which
+have Student's over the differences within each launch: then the wider end of both counts. Under six conversations, or
+with a quantity in one launch, nothing is claimed.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from harness.analysis.effects import behaviour_effect
-from harness.analysis.figures import Gap, Sample, estimate, gap, profile, sample, statistic
+from harness.analysis.figures import ROUNDING, Gap, Sample, estimate, gap, profile, sample, statistic
 from harness.analysis.frames import Run
 from harness.analysis.sides import Side
 from harness.analysis.stats import CONFIDENCE, CONVERSATIONS_TO_GENERALISE, Estimate
@@ -126,14 +125,7 @@ def _difference(objective: Objective, ours: Side, theirs: Side, goals: Goals) ->
     figure, margin = objective.figure, goals.margin_of(objective.figure)
     mine, other = sample(figure, [ours]), sample(figure, [theirs])
     figures = (estimate(figure, other), estimate(figure, mine))
-    if figure.is_rate:
-        effect = behaviour_effect(theirs, ours, figure.quantity)
-        low, high, why = effect.low, effect.high, effect.reason or ""
-        needed = effect.needed(goals.margin)
-        more = f"about {needed} conversations would tell" if needed else "more conversations would narrow it"
-    else:
-        low, high, why = _interval(figure, mine, other)
-        more = "more conversations or launches would narrow it"
+    low, high, why = _interval(figure, mine, other)
     if low is None or high is None:
         return Difference(figure, *figures, None, None, "cannot tell", why)
     worst, best = (-high, -low) if objective.better == "lower" else (low, high)
@@ -144,24 +136,29 @@ def _difference(objective: Objective, ours: Side, theirs: Side, goals: Goals) ->
         return Difference(figure, *figures, *shown, "not worse")
     if best < -margin:
         return Difference(figure, *figures, *shown, "worse")
-    return Difference(figure, *figures, *shown, "cannot tell", f"the interval reaches beyond the margin; {more}")
+    more = "conversations" if figure.is_rate else "conversations or launches"
+    if figure.is_rate and margin:
+        least = math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - margin) - ROUNDING)
+        more += f" ({least} at least, where none of them is worse)"
+    why = f"the interval reaches beyond the margin; more {more} would narrow it"
+    return Difference(figure, *figures, *shown, "cannot tell", why)
 
 
 def _interval(figure: Figure, mine: Sample, other: Sample) -> tuple[float | None, float | None, str]:
-    """(low and high of the logarithm of the ratio; or None twice, and why)"""
+    """(low and high of the difference, or of the logarithm of the ratio; or None twice, and why)"""
     codes = np.union1d(mine.conversation, other.conversation)
     launches = np.union1d(mine.launch, other.launch).tolist()
     if len(codes) < CONVERSATIONS_TO_GENERALISE:
         return None, None, f"{len(codes)} conversations say nothing about others"
-    if len(launches) < 2:
+    if len(launches) < 2 and not figure.is_rate:
         return None, None, "one launch says nothing about the next"
     talks = gap(profile(figure, mine, codes), profile(figure, other, codes))
-    processes = _over_launches(figure, mine, other, launches)
+    processes = talks if figure.is_rate else _over_launches(figure, mine, other, launches)
     if talks is None or processes is None:
         return None, None, f"there is no {figure.name} of both settings"
     chance = (1 - CONFIDENCE) / 2
-    reach = max(each.value - each.low(chance) for each in (talks, processes))
-    return talks.value - reach, talks.value + reach, ""
+    gaps = (talks, replace(processes, value=talks.value))
+    return min(each.low(chance) for each in gaps), max(each.high(chance) for each in gaps), ""
 
 
 def _over_launches(figure: Figure, mine: Sample, other: Sample, launches: list[int]) -> Gap | None:
