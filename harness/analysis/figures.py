@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, t
+from scipy.stats import t
 
 from harness.analysis.arrays import STATES, Array, View
 from harness.analysis.ledger import ledger
@@ -120,33 +120,15 @@ class Gap:
     value: float
     error: float
     degrees: int
-    lower: int | None = None
-    """Of a rate: in how many conversations it is below the other's."""
-    higher: int | None = None
+    changed: int | None = None
+    """Of a rate: in how many conversations there is one at all."""
 
     def low(self, chance: float) -> float:
-        """What the gap exceeds, but for this chance.
-
-        Where few conversations differ in a rate, they tell how rare a difference is and nothing about its size: it may
-        be as large as can be in as many as could be lower for all that is known (Clopper and Pearson's upper limit at
-        twice the chance, which with none of n is 1 − (2 · chance)^(1/n); as in `inference.over_conversations`).
-        """
-        return min(self.value - self._reach(chance), -self._rare(self.lower, chance))
-
-    def high(self, chance: float) -> float:
-        """What exceeds the gap, in the same way."""
-        return max(self.value + self._reach(chance), self._rare(self.higher, chance))
-
-    def _reach(self, chance: float) -> float:
-        return float(t.ppf(1 - chance, self.degrees)) * self.error
-
-    def _rare(self, seen: int | None, chance: float) -> float:
-        """How large a mean difference may be that so few conversations showed; −∞ where that is no question."""
-        if self.lower is None or self.higher is None or seen is None:
+        """What the gap exceeds, but for this chance; −∞ where fewer conversations differ in a rate than it takes to
+        speak of others: they tell how rare a difference is, and nothing about its size."""
+        if self.changed is not None and self.changed < CONVERSATIONS_TO_GENERALISE:
             return -math.inf
-        if self.lower + self.higher >= CONVERSATIONS_TO_GENERALISE:
-            return -math.inf
-        return float(beta.ppf(1 - 2 * chance, seen + 1, self.degrees + 1 - seen))
+        return self.value - float(t.ppf(1 - chance, self.degrees)) * self.error
 
 
 def profile(figure: Figure, found: Sample, conversations: Array) -> Profile | None:
@@ -176,11 +158,8 @@ def gap(ours: Profile | None, theirs: Profile | None = None) -> Gap | None:
     between = ours if theirs is None else ours - theirs
     n = len(between.without)
     pseudo = n * between.whole - (n - 1) * between.without
-    found = Gap(between.whole, math.sqrt(float(pseudo.var(ddof=1)) / n), n - 1)
-    if between.each is None or theirs is None:
-        return found
-    each = np.nan_to_num(between.each)
-    return replace(found, lower=int((each < -ROUNDING).sum()), higher=int((each > ROUNDING).sum()))
+    changed = None if between.each is None else int((np.abs(np.nan_to_num(between.each)) > ROUNDING).sum())
+    return Gap(between.whole, math.sqrt(float(pseudo.var(ddof=1)) / n), n - 1, changed)
 
 
 def statistic(figure: Figure, found: Sample) -> float | None:

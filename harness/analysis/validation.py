@@ -3,20 +3,21 @@
 The setting that did best among many did so partly by luck, so its figures from the search flatter it. These do not,
 and are the ones to quote. Both settings are played in the same processes, on equal draws.
 
-The whole figure is compared, p95 or pass rate, with replies as long as they came. Its difference varies with the
-conversations, which have the interval of the jackknife (`figures`); and that of a quantity with the processes, which
-have Student's over the differences within each launch: then the wider end of both counts. Under six conversations, or
-with a quantity in one launch, nothing is claimed.
+A rate is compared as `harness compare` does, over conversations (`effects.behaviour_effect`). Of a quantity the whole
+figure is compared, p95 or mean, with replies as long as they came: its difference varies with the conversations, and
+with the processes. Either has an interval – the jackknife of `figures`, and Student's over the differences within each
+launch – and the wider one counts. Under six conversations, or with a quantity in one launch, nothing is claimed.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from harness.analysis.effects import behaviour_effect
 from harness.analysis.figures import ROUNDING, Gap, Sample, estimate, gap, profile, sample, statistic
 from harness.analysis.frames import Run
 from harness.analysis.sides import Side
@@ -125,7 +126,11 @@ def _difference(objective: Objective, ours: Side, theirs: Side, goals: Goals) ->
     figure, margin = objective.figure, goals.margin_of(objective.figure)
     mine, other = sample(figure, [ours]), sample(figure, [theirs])
     figures = (estimate(figure, other), estimate(figure, mine))
-    low, high, why = _interval(figure, mine, other)
+    if figure.is_rate:
+        effect = behaviour_effect(theirs, ours, figure.quantity)
+        low, high, why = effect.low, effect.high, effect.reason or ""
+    else:
+        low, high, why = _interval(figure, mine, other)
     if low is None or high is None:
         return Difference(figure, *figures, None, None, "cannot tell", why)
     worst, best = (-high, -low) if objective.better == "lower" else (low, high)
@@ -145,20 +150,20 @@ def _difference(objective: Objective, ours: Side, theirs: Side, goals: Goals) ->
 
 
 def _interval(figure: Figure, mine: Sample, other: Sample) -> tuple[float | None, float | None, str]:
-    """(low and high of the difference, or of the logarithm of the ratio; or None twice, and why)"""
+    """(low and high of the logarithm of the ratio; or None twice, and why)"""
     codes = np.union1d(mine.conversation, other.conversation)
     launches = np.union1d(mine.launch, other.launch).tolist()
     if len(codes) < CONVERSATIONS_TO_GENERALISE:
         return None, None, f"{len(codes)} conversations say nothing about others"
-    if len(launches) < 2 and not figure.is_rate:
+    if len(launches) < 2:
         return None, None, "one launch says nothing about the next"
     talks = gap(profile(figure, mine, codes), profile(figure, other, codes))
-    processes = talks if figure.is_rate else _over_launches(figure, mine, other, launches)
+    processes = _over_launches(figure, mine, other, launches)
     if talks is None or processes is None:
         return None, None, f"there is no {figure.name} of both settings"
     chance = (1 - CONFIDENCE) / 2
-    gaps = (talks, replace(processes, value=talks.value))
-    return min(each.low(chance) for each in gaps), max(each.high(chance) for each in gaps), ""
+    reach = max(each.value - each.low(chance) for each in (talks, processes))
+    return talks.value - reach, talks.value + reach, ""
 
 
 def _over_launches(figure: Figure, mine: Sample, other: Sample, launches: list[int]) -> Gap | None:
