@@ -132,7 +132,7 @@ def tune_markdown(tuned: Tuned) -> str:
 
 def _validation(tuned: Tuned, validation: Validation) -> str:
     lines = ["## On held-out conversations\n", "These are the numbers to quote: nothing was chosen by them.\n"]
-    header = ["figure", f"default: {tuned.default}", validation.candidate, "change", "95 %", "answer"]
+    header = ["figure", _named(tuned.default, tuned.default), validation.candidate, "change", "95 %", "answer"]
     body = [
         [
             each.figure.name,
