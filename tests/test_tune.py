@@ -255,6 +255,13 @@ def test_proposals_are_the_same_again_and_go_on_where_they_stopped(here):
     assert first.recommended == "max_new_tokens=6"
 
 
+def test_without_optuna_a_search_by_proposals_says_how_to_get_it(here, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"optuna is not installed – pip install 'instruct-harness\[tune\]'"):
+        carried_out(here, "tune.search=optuna")
+    assert not (here / "results").exists()
+
+
 def test_a_small_grid_is_exhausted_by_proposals(here):
     pytest.importorskip("optuna")
     tuned = carried_out(here, "tune.search=optuna", "tune.rungs=[1]")
