@@ -103,7 +103,7 @@ class RunWriter:
     def save_manifest(self) -> None:
         """Replace manifest.json in one step."""
         text = orjson.dumps(self.manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str)
-        self._guarded(lambda: _replace(self.path / MANIFEST, text + b"\n"))
+        self._guarded(lambda: replace_file(self.path / MANIFEST, text + b"\n"))
 
     def close(self) -> None:
         self._file.close()
@@ -352,7 +352,8 @@ def _append(file: FileIO, text: bytes) -> None:
         written += file.write(line[written:])
 
 
-def _replace(path: Path, text: bytes) -> None:
+def replace_file(path: Path, text: bytes) -> None:
+    """Write a file in one step: it is the old or the new one, whatever happens."""
     beside = path.with_suffix(".tmp")
     with beside.open("wb") as file:
         file.write(text)

@@ -12,6 +12,7 @@ import pytest
 from harness.config.generation import GENERATION_PARAMETERS
 from harness.config.json_schema import config_schema, prompts_schema
 from harness.config.schema import ConversationFilter, ModelSpec, RunConfig
+from harness.config.tuning import Holdout, Tuning, Validation
 from harness.conversations.expect import KINDS
 from harness.conversations.load import (
     ConversationShape,
@@ -61,7 +62,8 @@ def test_a_schema_underlines_typing_mistakes(name, value):
 
 def test_the_docs_of_run_configs_name_every_key():
     text = (ROOT / "docs/config.md").read_text(encoding="utf-8")
-    keys = {key for shape in (RunConfig, ModelSpec, ConversationFilter) for key in shape.model_fields}
+    shapes = (RunConfig, ModelSpec, ConversationFilter, Tuning, Holdout, Validation)
+    keys = {key for shape in shapes for key in shape.model_fields}
     keys |= {"settings", "include", "exclude"}
     keys |= {name for name, parameter in GENERATION_PARAMETERS.items() if parameter.refused}
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
@@ -74,7 +76,7 @@ def test_the_docs_of_prompts_name_every_key_and_check():
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
 
 
-@pytest.mark.parametrize("name", ["config", "prompts"])
+@pytest.mark.parametrize("name", ["config", "prompts", "tuning"])
 def test_yaml_in_the_docs_loads(name, tmp_path, monkeypatch):
     from harness.config.load import load_config
 

@@ -38,6 +38,7 @@ DOORS = {
     "ruamel": {"documents", "conversations", "exchange"},
     "sacrebleu": {"analysis"},
     "lingua": {"analysis"},
+    "optuna": {"studies"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

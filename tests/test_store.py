@@ -149,7 +149,7 @@ def test_a_full_disk_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with create(tmp_path) as writer:
-        monkeypatch.setattr(store, "_replace", refuse)
+        monkeypatch.setattr(store, "replace_file", refuse)
         with pytest.raises(StoreError, match="the disk is full – free some space, then: harness run --resume"):
             writer.save_manifest()
 

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import quantile_test, t
 
+from harness.metrics import SAMPLES_FOR_P95, SAMPLES_FOR_P99
+
 CONFIDENCE = 0.95
-SAMPLES_FOR_P95 = 60
-SAMPLES_FOR_P99 = 300
-"""Below these, three samples or fewer lie beyond the percentile, and it is the luck of the draw."""
 CONVERSATIONS_TO_GENERALISE = 6
 """With fewer conversations nothing is claimed about others; five of them cannot even reach p < 0.05 by sign flips."""
 

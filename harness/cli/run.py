@@ -88,7 +88,7 @@ def run(
     else:
         plan = plan_of(config, model, prompts, assignments)
 
-    signal.signal(signal.SIGTERM, _end_in_order)
+    signal.signal(signal.SIGTERM, end_in_order)
     display = ProgressDisplay(plan, quiet=quiet)
     try:
         with display:
@@ -116,7 +116,7 @@ def _show(played: Run) -> None:
     show(played, Console(stderr=True))
 
 
-def _end_in_order(signal_number: int, frame: object) -> None:
+def end_in_order(signal_number: int, frame: object) -> None:
     """SIGTERM unwinds the stack, so that the worker is ended and the store is closed."""
     sys.exit(128 + signal_number)
 

@@ -20,6 +20,9 @@ _NUMBER = {"type": "number"}
 _ID = {"type": "integer", "minimum": 0}
 _IDS = {"type": "array", "items": _ID}
 _FILLED = {"type": "string", "minLength": 1}
+_SHARE: dict[str, Any] = {
+    "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": "%\\s*$"}]
+}
 _TYPES: Mapping[Kind, dict[str, Any]] = {
     "int": _INTEGER,
     "float": _NUMBER,
@@ -74,8 +77,32 @@ def config_schema() -> dict[str, Any]:
             "items": {"$ref": "#/$defs/Parameters"},
         },
     )
+    parts["Range"] = {
+        "type": "object",
+        "description": "Every value between, for harness tune to choose from",
+        "properties": {"low": _NUMBER, "high": _NUMBER, "log": {"type": "boolean"}},
+        "required": ["low", "high"],
+        "additionalProperties": False,
+    }
+    for name, value in parts["Sampling"]["properties"].items():
+        if name in GENERATION_PARAMETERS and GENERATION_PARAMETERS[name].kind in ("int", "float"):
+            parts["Sampling"]["properties"][name] = {"anyOf": [value, {"$ref": "#/$defs/Range"}]}
     properties["sampling"] = {"$ref": "#/$defs/Sampling", "description": properties["sampling"]["description"]}
+    _shorten(parts["Tuning"]["properties"], parts["Holdout"]["properties"])
     return {"$schema": _DIALECT, **schema, "title": "Run config of instruct-harness"}
+
+
+def _shorten(tune: dict[str, Any], holdout: dict[str, Any]) -> None:
+    """The short forms of the tune section: one text for a list of one, `5 %` for 0.05, a share for a holdout."""
+    for key in ("maximize", "minimize", "subject_to"):
+        listed = {"type": "array", "items": _FILLED}
+        tune[key] = {"anyOf": [_FILLED, listed], "description": tune[key]["description"]}
+    for part, key in ((tune, "margin"), (tune, "keep"), (holdout, "share")):
+        part[key] = {**_SHARE, "default": part[key]["default"], "description": part[key]["description"]}
+    tune["holdout"] = {
+        "anyOf": [*_SHARE["anyOf"], {"$ref": "#/$defs/Holdout"}],
+        "description": tune["holdout"]["description"],
+    }
 
 
 def prompts_schema() -> dict[str, Any]:

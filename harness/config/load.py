@@ -10,7 +10,9 @@ from typing import Any, get_args
 from harness.config.generation import GENERATION_PARAMETERS, is_axis
 from harness.config.matrix import RESERVED, expand
 from harness.config.plan import assemble
+from harness.config.ranges import without_ranges
 from harness.config.schema import RunConfig
+from harness.config.study import study_plan
 from harness.documents import Assignment, Document, Problem, Source, document_of, fit, read_document, set_values
 from harness.errors import DocumentError, Mistake
 from harness.records import History, Length
@@ -52,8 +54,13 @@ def _resolved(document: Document, folder: Path | None, overrides: Sequence[str |
         plan, found, mistakes = assemble(looked_at.coming_from(document.source, document.value), folder)
         problems += found
         config = plan.config if plan is not None else None
+        if plan is not None and plan.config.tune is not None:
+            study, found, more = study_plan(plan, folder)
+            problems, mistakes = problems + found, mistakes + more
+            config = study.config if study is not None else None
     elif isinstance(value.get("sampling"), dict):
-        problems += expand(value["sampling"])[1]
+        listed, _, found = without_ranges(value["sampling"])
+        problems += [*found, *expand(listed)[1]]
     if config is None or problems or document.problems:
         raise DocumentError([*document.mistakes(problems), *mistakes])
     return config
@@ -103,6 +110,11 @@ def _in_lane(value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
 
 def _is_the_subject(sampling: Mapping[str, Any]) -> bool:
     """Whether a config is about sampling, so that the speed lane must not make it greedy."""
-    return "do_sample" in sampling or any(
-        name in RESERVED or (name in GENERATION_PARAMETERS and is_axis(name, entry)) for name, entry in sampling.items()
+    return (
+        "do_sample" in sampling
+        or bool(without_ranges(sampling)[1])
+        or any(
+            name in RESERVED or (name in GENERATION_PARAMETERS and is_axis(name, entry))
+            for name, entry in sampling.items()
+        )
     )

@@ -69,7 +69,7 @@ def expand(sampling: Mapping[str, Any], under: Keys = ("sampling",)) -> tuple[tu
             )
         else:
             found.append(
-                Sampling(_name("", partial, [*axes, *(k for k in partial if k not in axes)]), {**base, **partial})
+                Sampling(name_of("", partial, [*axes, *(k for k in partial if k not in axes)]), {**base, **partial})
             )
     if not found and not problems:
         problems.append(Problem((*under, "exclude"), "leaves no sampling"))
@@ -154,10 +154,11 @@ def _combinations(setting: str, parameters: Mapping[str, Any]) -> Iterator[Sampl
     axes = [name for name, value in parameters.items() if is_axis(name, value)]
     for values in product(*(parameters[name] for name in axes)):
         chosen = dict(zip(axes, values, strict=True))
-        yield Sampling(_name(setting, chosen, axes), {**parameters, **chosen})
+        yield Sampling(name_of(setting, chosen, axes), {**parameters, **chosen})
 
 
-def _name(setting: str, chosen: Mapping[str, Any], order: list[str]) -> str:
+def name_of(setting: str, chosen: Mapping[str, Any], order: list[str]) -> str:
+    """What a sampling is called: its setting, then the values that were chosen for it, in the order of their names."""
     parts = [setting] if setting else []
     parts += [f"{name}={_text(chosen[name])}" for name in order if name in chosen]
     return ",".join(parts) or "default"

@@ -21,6 +21,7 @@ from typing import Any
 from harness.config.files import choose, find_files
 from harness.config.labels import labelled
 from harness.config.matrix import Sampling, expand
+from harness.config.ranges import without_ranges
 from harness.config.schema import ModelSpec, RunConfig
 from harness.conversations.load import load_conversations
 from harness.conversations.script import Check, Conversation, Rubric
@@ -121,7 +122,7 @@ class Plan:
 
     def resolved(self) -> dict[str, Any]:
         """The plan as JSON: nothing is left to defaults, globs or files that may change."""
-        rest = self.config.model_dump(mode="json", exclude={"models", "sampling", "conversations"})
+        rest = self.config.model_dump(mode="json", exclude={"models", "sampling", "conversations", "tune"})
         return {
             "models": [spec.model_dump(mode="json") for spec in self.models],
             "samplings": [
@@ -170,7 +171,11 @@ class Plan:
 def plan(config: RunConfig) -> Plan:
     """The plan of a config. Raises DocumentError with everything that keeps it from being carried out."""
     made, problems, mistakes = assemble(config, None)
-    if made is None:
+    for name in without_ranges(config.sampling)[1]:
+        problems.append(
+            Problem(("sampling", name), "is a range, which only harness tune can choose from", "list values")
+        )
+    if made is None or problems:
         document = document_of(config.given, config.source)
         raise DocumentError([*document.mistakes(problems), *mistakes])
     return made
@@ -181,7 +186,12 @@ def assemble(config: RunConfig, folder: Path | None) -> tuple[Plan | None, list[
     under: Keys = ("conversations",)
     short_form = isinstance(config.given.get("conversations"), list)
     models, problems = labelled(config.models)
-    samplings, found = expand(config.sampling)
+    listed, ranges, found = without_ranges(config.sampling)
+    problems += found
+    if ranges and "tune" not in config.given:
+        fact = "is a range, and there is no tune section that would choose from it"
+        problems.append(Problem(("sampling", next(iter(ranges))), fact, "list values, or add tune:"))
+    samplings, found = expand(listed)
     problems += found
     files, found = find_files(config.conversations.files, folder, under if short_form else (*under, "files"))
     problems += found
@@ -195,7 +205,7 @@ def assemble(config: RunConfig, folder: Path | None) -> tuple[Plan | None, list[
         conversations, found = choose(conversations, config.conversations, under)
         problems += found
     problems += _length_problems(config, samplings)
-    mistakes += _history_mistakes(config, conversations)
+    mistakes += history_mistakes(config, conversations)
     if problems or mistakes:
         return None, problems, mistakes
     resolved = config.conversations.model_copy(update={"files": files})
@@ -212,7 +222,8 @@ def _length_problems(config: RunConfig, samplings: tuple[Sampling, ...]) -> list
     return [Problem((where,), f"a fixed length needs max_new_tokens{which}", "set sampling.max_new_tokens")]
 
 
-def _history_mistakes(config: RunConfig, conversations: tuple[Conversation, ...]) -> list[Mistake]:
+def history_mistakes(config: RunConfig, conversations: tuple[Conversation, ...]) -> list[Mistake]:
+    """Conversations that lack what the config's history needs, or leave nothing to generate."""
     mistakes = []
     for conversation in conversations:
         subject = f"{conversation.source}: {conversation.id}"

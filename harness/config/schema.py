@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from harness.config.tuning import Tuning
 from harness.documents import Shape
 from harness.records import History, KvCache, Length, OnOverflow
 
@@ -213,6 +214,9 @@ class RunConfig(Shape):
     template_now: Annotated[str, Field(description="The date that chat templates are told, ISO 8601")] = (
         "2026-01-01T00:00:00"
     )
+    tune: Annotated[
+        Tuning | None, Field(description="What harness tune is to look for among the samplings; a run takes no notice")
+    ] = None
 
     _source: str = PrivateAttr(default="config")
     _given: dict[str, Any] | None = PrivateAttr(default=None)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import orjson
-from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
 from harness.conversations.load import LINES
 from harness.conversations.script import Conversation
+from harness.documents import yaml_text
 from harness.errors import UsageError
 from harness.records import Persona
 
@@ -56,29 +53,4 @@ def script_text(conversation: Conversation) -> str:
 
 def _item(entry: dict[str, Any]) -> str:
     """One item of `conversations`."""
-    yaml = YAML()
-    yaml.width = 110
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    stream = StringIO()
-    yaml.dump({"conversations": [_blocks(entry)]}, stream)
-    # Where it breaks a line of text, the library leaves a space behind that means nothing.
-    return re.sub(r" +$", "", stream.getvalue().removeprefix(_HEAD.decode()), flags=re.MULTILINE)
-
-
-def _blocks(value: Any) -> Any:
-    """The value, its texts of several lines as blocks where they can be."""
-    if isinstance(value, dict):
-        return {key: _blocks(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_blocks(entry) for entry in value]
-    if not isinstance(value, str) or value.isprintable():
-        return value
-    # Left to itself the library would take U+0085 and U+2028 for ends of lines.
-    return LiteralScalarString(value) if _is_block(value) else DoubleQuotedScalarString(value)
-
-
-def _is_block(text: str) -> bool:
-    """Whether a YAML block shows these lines as they are."""
-    lines = text.split("\n")
-    ends = lines[0][:1].strip() and lines[-1]
-    return len(lines) > 1 and bool(ends) and all(line == line.rstrip() and line.isprintable() for line in lines)
+    return yaml_text({"conversations": [entry]}).removeprefix(_HEAD.decode())

@@ -25,7 +25,7 @@ from harness.documents.values import (
     document_of,
     encodable,
 )
-from harness.documents.write import new_file
+from harness.documents.write import new_file, yaml_text
 
 __all__ = [
     "Assignment",
@@ -45,4 +45,5 @@ __all__ = [
     "read_document",
     "read_lines",
     "set_values",
+    "yaml_text",
 ]

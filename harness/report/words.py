@@ -13,11 +13,11 @@ def matrix(run: Run) -> str:
     """How many of everything."""
     plan = run.plan
     parts = [
-        _several(len(plan["models"]), "model"),
-        _several(len(plan["samplings"]), "sampling"),
-        _several(len(plan["conversations"]), "conversation"),
-        _several(plan["repeats"], "repeat"),
-        _several(plan["launches"], "launch"),
+        several(len(plan["models"]), "model"),
+        several(len(plan["samplings"]), "sampling"),
+        several(len(plan["conversations"]), "conversation"),
+        several(plan["repeats"], "repeat"),
+        several(plan["launches"], "launch"),
     ]
     levels = plan.get("concurrency", [1])
     if len(levels) > 1:
@@ -61,7 +61,7 @@ def machine(run: Run) -> str:
 
 def _used(launches: Sequence[Mapping[str, Any]], processors: int) -> list[str]:
     """How many threads the launches computed with, and on which processors where that was not all of them."""
-    threads = dict.fromkeys(_several(entry["threads"], "thread") for entry in launches if entry.get("threads"))
+    threads = dict.fromkeys(several(entry["threads"], "thread") for entry in launches if entry.get("threads"))
     kept_to = dict.fromkeys(
         ", ".join(map(str, entry["cpu_affinity"]))
         for entry in launches
@@ -73,6 +73,7 @@ def _used(launches: Sequence[Mapping[str, Any]], processors: int) -> list[str]:
     ]
 
 
-def _several(n: int, what: str) -> str:
+def several(n: int, what: str) -> str:
+    """`1 launch`, `2 launches`."""
     plural = "es" if what.endswith("h") else "s"
     return f"{n} {what}{'' if n == 1 else plural}"
