@@ -33,7 +33,7 @@ $(VENV)/pip:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[charts]"
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
