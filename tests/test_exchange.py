@@ -346,7 +346,7 @@ def test_mlflow_is_sent_a_run_with_artifacts_and_one_for_each_setting(run, monke
     assert first["metrics"]["checks_rate"] == 0.75
     assert server.artifacts["1/run0/artifacts/manifest.json"] == (run.path / "manifest.json").read_bytes()
     assert {name.rsplit("/", 1)[-1] for name in server.artifacts} == {
-        "manifest.json", "report.md", "summary.csv", "turns.parquet",
+        "manifest.json", "report.md", "report.html", "summary.csv", "turns.parquet",
     }  # fmt: skip
 
 
