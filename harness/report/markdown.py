@@ -26,6 +26,7 @@ from harness.report import response, scores
 from harness.report.captions import BY_TURN, COLD_START, GROWTH, LIMITS, PHASES, STABILITY, THROUGHPUT
 from harness.report.markdown_tables import escaped
 from harness.report.units import ABSENT, ms, number, printable
+from harness.report.verdicts import headline
 from harness.report.words import lane, machine, matrix
 
 _MOST_ROWS = 2000
@@ -41,6 +42,7 @@ def _page(run: Run) -> Iterator[str]:
     settings = by_setting(run)
     yield f"# {escaped(run.run_id)}\n"
     yield _list(matrix(run), lane(run), machine(run))
+    yield from _best(run)
     warnings = [*run.manifest["warnings"], *notes(run)]
     if warnings:
         yield "## Beware\n"
@@ -90,6 +92,16 @@ def _page(run: Run) -> Iterator[str]:
             conversation = exchange.conversation_id
             yield f"### {escaped(conversation)}\n"
         yield from _exchange(run, exchange)
+
+
+def _best(run: Run) -> Iterator[str]:
+    """Which is best at what; not of very many turns, where comparing takes as long as everything else."""
+    answered = headline(run) if len(run.turns) <= response.MOST_TURNS else []
+    if answered:
+        yield "## Which is best at what\n"
+    for asked, sentences in answered:
+        yield f"**{escaped(asked)}**\n"
+        yield _list(*sentences)
 
 
 def _beside_speed(run: Run, settings: pd.DataFrame) -> Iterator[str]:

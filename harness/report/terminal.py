@@ -20,6 +20,7 @@ from harness.analysis.throughput import has_levels, throughput
 from harness.metrics import PHASES
 from harness.report import captions, response, scores
 from harness.report.units import count, interval, memory, ms, number, percent, percents, printable, share
+from harness.report.verdicts import headline
 from harness.report.words import lane, machine, matrix
 
 _ROWS_BY_TURN = 24
@@ -27,7 +28,7 @@ _ROWS_BY_TURN = 24
 
 
 def show(run: Run, console: Console) -> None:
-    """Print what a run found: what was run, where, behaviour and speed by setting, by turn, and what to beware of."""
+    """Print what a run found: what was run, where, its tables, which is best at what, and what to beware of."""
     settings = by_setting(run)
     console.print(Text(run.run_id, style="bold"))
     for line in (matrix(run), lane(run), machine(run)):
@@ -55,10 +56,20 @@ def show(run: Run, console: Console) -> None:
     for shown in scores.tables(run):
         console.print()
         console.print(shown)
+    _answers(run, console)
     console.print()
     left_out = [response.LEFT_OUT] if response.is_left_out(run) else []
     for warning in (*run.manifest["warnings"], *notes(run), *left_out):
         console.print(Text(f"! {printable(warning)}", style="yellow"))
+
+
+def _answers(run: Run, console: Console) -> None:
+    """Which is best at what; not of very many turns, where comparing takes as long as reading them."""
+    for asked, sentences in headline(run) if len(run.turns) <= response.MOST_TURNS else ():
+        console.print()
+        console.print(Text(asked, style="bold"))
+        for sentence in sentences:
+            console.print(Text(sentence))
 
 
 def _behaviour(settings: pd.DataFrame, caption: str) -> Table:

@@ -10,15 +10,7 @@ from harness.analysis.frames import Run
 from harness.analysis.standings import Contender, Question, Standing, standings
 from harness.report.page.tables import Header, Row, Shown, Table
 from harness.report.units import ABSENT, memory, ms, number, percent
-from harness.report.verdicts import headline
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What is claimed, and what that is worth."""
-
-    claims: tuple[str, ...]
-    reservation: str
+from harness.report.verdicts import Answer, answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +29,7 @@ def best(run: Run) -> Best:
     found = standings(run).by_setting
     return Best(
         run.run_id,
-        tuple((asked, tuple(map(_answer, sentences))) for asked, sentences in headline(run)),
+        tuple((asked, tuple(told)) for asked, told in answers(run)),
         Table("best", "All settings", _CAPTION, _HEADERS, tuple(map(_row, found))) if found else None,
     )
 
@@ -49,15 +41,6 @@ _CAPTION = (
 _HEADERS = tuple(
     Header(name, is_text=True) for name in ("question", "best", "value", "told apart from", "not told apart from")
 )
-
-
-def _answer(sentence: str) -> Answer:
-    """Several claims share the reservation behind the dash; a single one has its own behind the semicolon."""
-    claims, _, reservation = sentence.removesuffix(".").partition(" – ")
-    if reservation:
-        return Answer(tuple(claims.split("; ")), reservation)
-    claim, _, reservation = claims.partition("; ")
-    return Answer((claim,), reservation)
 
 
 def _row(standing: Standing) -> Row:
