@@ -28,9 +28,6 @@ Numbers: TypeAlias = npt.NDArray[np.float64]
 
 NS = 1e9
 NAN = math.nan
-SAMPLES_FOR_P95 = 60
-SAMPLES_FOR_P99 = 300
-"""Below these, three samples or fewer lie beyond the percentile, and it is the luck of the draw."""
 
 
 @dataclass(frozen=True, slots=True)

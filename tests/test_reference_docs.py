@@ -12,7 +12,8 @@ import harness
 from harness.analysis.columns import COLUMNS, arrow_type
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE
 from harness.analysis.summary import by_setting
-from harness.metrics import METRICS, SAMPLES_FOR_P95, SAMPLES_FOR_P99
+from harness.config.figures import SAMPLES_FOR_P95, SAMPLES_FOR_P99
+from harness.metrics import METRICS
 from harness.records import TurnRecord
 from harness.report.files import write_reports
 from harness.runner.run import execute

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import quantile_test, t
 
-from harness.metrics import SAMPLES_FOR_P95, SAMPLES_FOR_P99
+from harness.config.figures import SAMPLES_FOR_P95, SAMPLES_FOR_P99
 
 CONFIDENCE = 0.95
 CONVERSATIONS_TO_GENERALISE = 6

@@ -85,7 +85,8 @@ def _by_parameter(name: str, samplings: Mapping[str, Mapping[str, Any]]) -> Iter
 
 def _by_setting(manifest: Mapping[str, Any], samplings: Mapping[str, Any]) -> Iterator[_Placed]:
     """Samplings are named by their setting, then by their values on the axes."""
-    settings = manifest["config"].get("sampling", {}).get("settings", {})
+    # A run that was not made from a config, as that of a selftest, has none.
+    settings = manifest.get("config", {}).get("sampling", {}).get("settings", {})
     for sampling in samplings:
         own = [name for name in settings if sampling == name or sampling.startswith(f"{name},")]
         if own:

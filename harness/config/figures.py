@@ -14,13 +14,18 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.documents import did_you_mean
-from harness.metrics import METRICS, SAMPLES_FOR_P95, SAMPLES_FOR_P99, Direction
+
+if TYPE_CHECKING:
+    from harness.metrics import Direction, Metric
 
 Better = Literal["lower", "higher"]
 
+SAMPLES_FOR_P95 = 60
+SAMPLES_FOR_P99 = 300
+"""Below these, three samples or fewer lie beyond the percentile, and it is the luck of the draw."""
 STATISTICS = ("mean", "p50", "p95", "p99", "min", "max")
 LEAST_TURNS: Mapping[str, int] = {"p95": SAMPLES_FOR_P95, "p99": SAMPLES_FOR_P99}
 """How many turns a statistic takes; one where nothing is said."""
@@ -79,14 +84,14 @@ class Figure:
         """A unit of the metrics; tokens for a count, ratio for a rate."""
         if self.is_rate:
             return "ratio"
-        return "tokens" if self.quantity in COUNTS else METRICS[self.quantity].unit
+        return "tokens" if self.quantity in COUNTS else _metrics()[self.quantity].unit
 
     @property
     def direction(self) -> Direction:
         """Which way is better, where that is known of every use of the figure."""
         if self.is_rate:
             return RATES[self.quantity]
-        return "neither" if self.quantity in COUNTS else METRICS[self.quantity].direction
+        return "neither" if self.quantity in COUNTS else _metrics()[self.quantity].direction
 
     @property
     def least_turns(self) -> int:
@@ -125,6 +130,14 @@ class Limit:
         return (value < self.bound) == (self.better == "lower")
 
 
+def _metrics() -> Mapping[str, Metric]:
+    """The table of metrics, fetched when it is asked for: it needs numpy, which counts the processors it may use, and a
+    worker knows only from its job – which holds a config – which ones these are."""
+    from harness.metrics import METRICS
+
+    return METRICS
+
+
 def parse_figure(text: str) -> Figure:
     """The figure of a name; a quantity in bytes may stand alone, and is its maximum then.
 
@@ -135,9 +148,10 @@ def parse_figure(text: str) -> Figure:
         if dot:
             raise ValueError(f"{quantity} is a rate, which has no {statistic} – write {quantity}")
         return Figure(quantity, None)
-    if quantity not in METRICS and quantity not in COUNTS:
-        raise ValueError(_with(f"there is no figure {quantity}", did_you_mean(quantity, [*METRICS, *COUNTS, *RATES])))
-    if not dot and quantity in METRICS and METRICS[quantity].unit == "bytes":
+    metrics = _metrics()
+    if quantity not in metrics and quantity not in COUNTS:
+        raise ValueError(_with(f"there is no figure {quantity}", did_you_mean(quantity, [*metrics, *COUNTS, *RATES])))
+    if not dot and quantity in metrics and metrics[quantity].unit == "bytes":
         return Figure(quantity, "max")
     if statistic not in STATISTICS:
         fact = f"{quantity} has no statistic {statistic}" if statistic else f"{quantity} says no statistic"
