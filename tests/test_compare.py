@@ -218,7 +218,9 @@ def test_candidates_may_be_paths_runs_or_sides(tmp_path: Path) -> None:
     [
         ({}, "a-run: is one run: nothing to compare it with – use --by model, or name a second run"),
         ({"base": "pico"}, "--base: is a value of the axis that --by names"),
-        ({"by": "model", "margin": 0}, "margin: should be above 0, not 0"),
+        ({"by": "model", "margin": 0}, "margin: should be above 0 and below 1, not 0"),
+        ({"by": "model", "margin": 5}, "margin: should be above 0 and below 1, not 5"),
+        ({"by": "modl"}, "by=modl: there is no such axis"),
     ],
 )
 def test_what_cannot_be_asked_is_said(tmp_path: Path, arguments: dict, said: str) -> None:

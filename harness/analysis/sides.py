@@ -118,6 +118,8 @@ def within(run: Run, axis: Axis, base: str | None = None) -> tuple[Pair, ...]:
     Raises UsageError where there is nothing to compare, or no such base.
     """
     axes = axes_of(run)
+    if axis not in axes:
+        raise UsageError(f"by={axis}", f"there is no such axis; there are {', '.join(axes)}", did_you_mean(axis, axes))
     values = axes[axis]
     if len(values) < 2:
         raise UsageError(run.run_id, f"has one {axis}, {values[0]}: nothing to compare it with", _by_others(axes, axis))

@@ -194,8 +194,10 @@ def _bound(number: str, unit: str | None, figure: Figure) -> float:
     bound = value * units[unit] if unit is not None else value
     if not math.isfinite(bound) or bound < 0:
         raise ValueError(f"{number} is no value that {figure.name} can have")
-    if figure.is_rate and (bound > 1 or (unit is None and bound == 1)):
+    if figure.is_rate and unit is None and bound >= 1:
         raise ValueError(f"{figure.name} is a share of 1 – write {number} %")
+    if figure.is_rate and bound > 1:
+        raise ValueError(f"{figure.name} is never more than 100 %")
     return bound
 
 

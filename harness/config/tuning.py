@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.config.figures import Limit, Objective, parse_limit, parse_objective
@@ -129,6 +129,13 @@ class Tuning(Shape):
     seed: Annotated[
         int | None, Field(description="Of draws, of the search, of what is held out; null: the top-level seed")
     ] = None
+
+    @field_validator("rungs")
+    @classmethod
+    def _more_and_more(cls, value: list[int]) -> list[int]:
+        if value != sorted(value):
+            raise ValueError("should not become fewer: what goes on is to be known better")
+        return value
 
     @model_validator(mode="after")
     def _has_an_objective(self) -> Tuning:

@@ -65,7 +65,7 @@ TITLES = {
     "check_pass_rate": "checks passed",
     "completion_tokens": "tokens",
     "truncation_rate": "cut off",
-    "failure_rate": "failed",
+    "failure_rate": "not answered",
     "repetition": "repetition",
 }
 """What the rows are called, with units where the values do not say them."""

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from harness.analysis.compare import Comparison
 from harness.report import answers
+from harness.report.names import stacked
 from harness.report.units import printable
 
 _MOST_FLIPS = 20
@@ -41,7 +42,7 @@ def show(comparison: Comparison, console: Console) -> None:
 def _table(caption: str, *headers: str) -> Table:
     table = Table(box=None, pad_edge=False, caption=Text(caption), caption_justify="left", header_style="bold")
     for header in headers:
-        table.add_column(Text(printable(header)), overflow="fold")
+        table.add_column(Text(stacked(header)), overflow="fold")
     return table
 
 
@@ -66,7 +67,7 @@ def _answers(rows: pd.DataFrame) -> Table:
                   title_justify="left", header_style="bold")  # fmt: skip
     table.add_column("metric", overflow="fold")
     for header in (first["baseline"], first["candidate"], "effect", "q"):
-        table.add_column(Text(printable(header)), justify="right", overflow="fold")
+        table.add_column(Text(stacked(header)), justify="right", overflow="fold")
     table.add_column("answer", overflow="fold")
     for row in rows[rows["effect"].notna()].to_dict("records"):
         interval = answers.between(row)

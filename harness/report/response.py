@@ -18,6 +18,7 @@ from harness.analysis.sweep import EACH
 from harness.report import markdown_tables
 from harness.report.captions import LENGTH, RESPONSE_BEHAVIOUR, RESPONSE_SPEED
 from harness.report.markdown_tables import Cell, Cells
+from harness.report.names import add_names, stacked
 from harness.report.units import count, interval, ms, number, percent, percents, printable
 
 MOST_TURNS = 100_000
@@ -66,14 +67,14 @@ def terminal_tables(run: Run) -> Iterator[Table]:
     for caption, names in ((RESPONSE_SPEED, _COST), (RESPONSE_BEHAVIOUR, _SAID)):
         known = [name for name in names if rows[name].notna().any()]
         table = Table(box=None, pad_edge=False, caption=Text(caption + averaged), caption_justify="left")
-        table.add_column("model", overflow="fold")
-        table.add_column("setting", overflow="fold")
+        add_names(table, "model", rows["model"])
+        add_names(table, "setting", map(_setting, rows.to_dict("records")))
         for name in known:
             table.add_column(_HEADERS[name], justify="right")
         for row in rows.head(_ROWS).to_dict("records"):
             table.add_row(
-                printable(row["model"]),
-                printable(_setting(row)),
+                Text(stacked(row["model"])),
+                Text(stacked(_setting(row))),
                 *(Text.assemble(_value(row, name), (_line(_between(row, name)), "dim")) for name in known),
             )
         yield table
@@ -85,13 +86,13 @@ def terminal_limits(run: Run) -> Iterator[Table]:
     if not len(rows):
         return
     table = Table(box=None, pad_edge=False, caption=Text(LENGTH), caption_justify="left")
-    for header in ("model", "sampling", "conversation"):
-        table.add_column(header, overflow="fold")
+    for header, name in {"model": "model", "sampling": "sampling", "conversation": "conversation_id"}.items():
+        add_names(table, header, rows[name])
     for header in _LIMITS:
-        table.add_column(header, justify="right", no_wrap=header == "limit")
+        table.add_column(header, justify="right", overflow="fold", no_wrap=header == "limit")
     for row in rows.head(_ROWS).to_dict("records"):
         named = (row["model"], row["sampling"], row["conversation_id"])
-        table.add_row(*map(printable, named), *(cell.plain(row) for cell in _LIMITS.values()))
+        table.add_row(*(Text(stacked(name)) for name in named), *(cell.plain(row) for cell in _LIMITS.values()))
     yield table
 
 

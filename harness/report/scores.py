@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from harness.analysis.score_summary import by_setting
 from harness.analysis.scores import given, scores
 from harness.analysis.scoring.table import SCORERS
 from harness.report.markdown_tables import LABELS, Cell, Cells, escaped, table
+from harness.report.names import add_names, stacked
 from harness.report.units import count, interval, number, percent, percents, printable
 
 SCORES_CAPTION = (
@@ -151,13 +153,21 @@ OF_PAIRS: Cells = {
 _TEXTS = {"against"}
 
 
+def _over(text: str) -> str:
+    """A value above its interval, as in the other tables."""
+    return re.sub(r" \((?=[^()]*–[^()]*\)$)", "\n(", printable(text))
+
+
 def _table(rows: pd.DataFrame, columns: Cells, caption: str) -> Table:
     shown = Table(box=None, pad_edge=False, caption=Text(caption), caption_justify="left", header_style="bold")
     records = rows.to_dict("records")
     levels = ["concurrency"] if (rows["concurrency"] > 1).any() else []
     first, *rest = (name for name, cell in columns.items() if {cell.plain(row) for row in records} != {"0"})
-    for header in (first, "model", "sampling", *(level.replace("concurrency", "at a time") for level in levels)):
-        shown.add_column(header, overflow="fold", no_wrap=header == first)
+    shown.add_column(first, overflow="fold")
+    for header in ("model", "sampling"):
+        add_names(shown, header, rows[header])
+    for header in (level.replace("concurrency", "at a time") for level in levels):
+        shown.add_column(header)
     for header in rest:
         words = header in _TEXTS
         shown.add_column(header, justify="left" if words else "right", overflow="fold", no_wrap=not words)
@@ -166,6 +176,6 @@ def _table(rows: pd.DataFrame, columns: Cells, caption: str) -> Table:
         title = columns[first].plain(row)
         labels = [str(row[name]) for name in ("model", "sampling", *levels)]
         texts = ["" if title == before else title, *labels, *(columns[header].plain(row) for header in rest)]
-        shown.add_row(*(Text(printable(text)) for text in texts))
+        shown.add_row(*(Text((stacked if place in (1, 2) else _over)(text)) for place, text in enumerate(texts)))
         before = title
     return shown

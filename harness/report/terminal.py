@@ -19,6 +19,7 @@ from harness.analysis.summary import STEADINESS, by_setting, by_turn
 from harness.analysis.throughput import has_levels, throughput
 from harness.metrics import PHASES
 from harness.report import captions, response, scores
+from harness.report.names import add_names, stacked
 from harness.report.units import count, interval, memory, ms, number, percent, percents, printable, share
 from harness.report.verdicts import headline
 from harness.report.words import lane, machine, matrix
@@ -191,8 +192,8 @@ def _throughput(levels: pd.DataFrame) -> Table:
 
 def _table(caption: str, rows: pd.DataFrame, headers: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, caption=Text(caption), caption_justify="left", header_style="bold")
-    table.add_column("model", overflow="fold")
-    table.add_column("sampling", overflow="fold")
+    for name in ("model", "sampling"):
+        add_names(table, name, rows[name])
     for header in (*(["at a time"] if _leveled(rows) else []), *headers):
         table.add_column(header, justify="right")
     return table
@@ -201,7 +202,7 @@ def _table(caption: str, rows: pd.DataFrame, headers: Sequence[str]) -> Table:
 def _label(rows: pd.DataFrame, row: Mapping[Any, Any]) -> list[Text]:
     """Of which setting a row is; the level of concurrency is said where any row has one above 1."""
     level = [Text(count(row["concurrency"]))] if _leveled(rows) else []
-    return [Text(printable(row["model"])), Text(printable(row["sampling"])), *level]
+    return [Text(stacked(row["model"])), Text(stacked(row["sampling"])), *level]
 
 
 def _badged(model: Text, stability: Any) -> Text:
