@@ -263,6 +263,11 @@ def test_a_run_takes_no_notice_of_the_tune_section():
     assert resolve(config).config_hash == resolve(without).config_hash
 
 
+def test_later_rungs_do_not_play_less():
+    with pytest.raises(DocumentError, match="rungs: should not become fewer"):
+        study({"rungs": [2, 1]})
+
+
 def test_each_part_of_a_study_is_an_ordinary_run_with_draws_of_its_own():
     made = study({"rungs": [1, 3]})
     plans = [resolve(made.rung(0, made.samplings)), resolve(made.rung(1, made.samplings[:2]))]
