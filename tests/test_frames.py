@@ -254,3 +254,9 @@ def test_the_manifest_is_at_hand(tmp_path: Path) -> None:
 
     assert run.manifest["environment"] == orjson.loads(orjson.dumps(manifest(plan())))["environment"]
     assert run.plan["repeats"] == 1
+
+
+def test_a_run_shows_itself_in_a_line() -> None:
+    run = harness.load(Path(__file__).parent / "data" / "run-v1")
+
+    assert repr(run) == f"<Run {run.run_id}: {len(run.turns)} turns in {run.path}>"

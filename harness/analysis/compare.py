@@ -133,7 +133,9 @@ def compare(
     one's own choosing pins down what the other does not.
     """
     if not 0 < margin < 1:
-        raise UsageError("margin", f"should be above 0 and below 1, not {margin:g}", "0.05 is 5 % of a speed, 5 points of a rate")
+        raise UsageError(
+            "margin", f"should be above 0 and below 1, not {margin:g}", "0.05 is 5 % of a speed, 5 points of a rate"
+        )
     sides = [each if isinstance(each, Run | Side) else load(each) for each in (baseline, *candidates)]
     pairs, alone = _pairs(sides, by, base)
     runs = dict.fromkeys(side.run if isinstance(side, Side) else side for side in sides)

@@ -59,7 +59,7 @@ _LAUNCH_DTYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Run:
     """A run, read and laid out; `turns`, `warmup` and `launches` are described in docs/file-formats.md."""
 
@@ -70,6 +70,9 @@ class Run:
     launches: pd.DataFrame
     superseded: int
     """Measured turns of attempts that never came to their end, or were played again; they count nowhere."""
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run_id}: {len(self.turns)} turns in {self.path}>"
 
     @property
     def run_id(self) -> str:
