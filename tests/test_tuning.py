@@ -188,7 +188,11 @@ def test_of_equal_settings_each_is_lost_as_rarely_as_is_said():
         talk = dice.normal(0, 0.5, 8)
         drawn = [np.exp((talk + dice.normal(0, 0.3, 8))[turns] + dice.normal(0, 0.2, 32)) for _ in range(8)]
         profiles = [
-            profile(figure, Sample(values, np.ones(32), turns, np.zeros(32, dtype=np.int64), 32), codes)
+            profile(
+                figure,
+                Sample(values, np.ones(32), turns, np.zeros(32, dtype=np.int64), np.arange(32), np.arange(32)),
+                codes,
+            )
             for values in drawn
         ]
         best = profiles[int(np.argmin([values.mean() for values in drawn]))]
