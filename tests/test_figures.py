@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from harness.analysis.figures import Gap, Sample, estimate, gap, profile, sample, value
+from harness.analysis.figures import Gap, Sample, estimate, gap, profile, sample, shared, value
 from harness.analysis.frames import load
 from harness.analysis.sides import Side
+from harness.analysis.summary import by_setting
 from harness.config.figures import Figure, parse_figure, parse_limit, parse_objective
 from tests import builders
 from tests.builders import cell, checks, failed, turn
@@ -163,6 +164,84 @@ def test_a_p50_over_launches_is_that_of_the_reports(tmp_path):
     assert number("ttft_s.p50", given) == pytest.approx(0.02)  # √(10 · 40) ms
 
 
+def test_a_p50_is_of_the_turns_that_every_launch_has_as_in_the_reports(tmp_path):
+    """The second launch fails the slow turn: its median is of light turns, and so has to be the first one's."""
+    of = builders.plan(conversations={"light": 1, "heavy": 1}, launches=2)
+
+    def record(at, index):
+        heavy = at.conversation_id == "heavy"
+        return failed(at, index) if heavy and at.launch else turn(at, index, ttft_ms=90 if heavy else 10)
+
+    run = load(builders.store(tmp_path, builders.every_turn(of, record), of))
+
+    assert number("ttft_s.p50", Side(run)) == pytest.approx(0.01)
+    assert number("ttft_s.p50", Side(run)) == pytest.approx(by_setting(run).iloc[0].ttft_s_p50)
+
+
+CUT = parse_figure("truncation_rate")
+
+
+def halves(at, index):
+    """Every second turn is cut off, and fails its check."""
+    return turn(at, index, finish_reason="max_new_tokens" if index % 2 else "eos", checks=checks(index % 2 == 0))
+
+
+@pytest.mark.parametrize("quantity", ["truncation_rate", "failure_rate", "repetition", "check_pass_rate"])
+def test_repeats_of_a_greedy_turn_are_one_observation(tmp_path, quantity):
+    of = builders.plan(conversations={f"talk-{i}": 4 for i in range(6)}, repeats=10)
+    run = load(builders.store(tmp_path, builders.every_turn(of, halves), of))
+
+    assert sample(parse_figure(quantity), [Side(run)]).observations == 24
+
+
+def test_an_interval_is_as_wide_after_ten_greedy_repeats_as_after_one(tmp_path):
+    intervals = []
+    for repeats in (1, 10):
+        of = builders.plan(conversations={f"talk-{i}": 4 for i in range(6)}, repeats=repeats)
+        run = load(builders.store(tmp_path / str(repeats), builders.every_turn(of, halves), of))
+        found = estimate(CUT, sample(CUT, [Side(run)]))
+        intervals.append((found.low, found.high))
+
+    assert intervals[0] == pytest.approx(intervals[1])
+
+
+def test_launches_repeat_the_draws_and_repeats_do_not(tmp_path):
+    of = builders.plan(
+        samplings={"warm": {"do_sample": True, "top_k": 5}}, conversations={"talk": 4}, repeats=3, launches=8
+    )
+    run = load(builders.store(tmp_path, builders.every_turn(of, halves), of))
+
+    assert sample(CUT, [Side(run)]).observations == 12  # 4 turns · 3 repeats, whatever the launches
+
+
+def test_a_run_of_another_seed_draws_anew_but_not_where_the_setting_is_greedy(tmp_path):
+    def side(name, seed, parameters):
+        of = builders.plan(samplings={"s": parameters}, conversations={"talk": 4}, seed=seed)
+        return Side(load(builders.store(tmp_path / f"{name}-{seed}", builders.every_turn(of, halves), of)))
+
+    def seen(name, seeds, **parameters):
+        return sample(CUT, [side(name, seed, parameters) for seed in seeds]).observations
+
+    assert seen("warm", (1, 2), do_sample=True, top_k=5) == 8
+    assert seen("cold", (1, 2), do_sample=False) == 4
+
+
+def test_two_settings_share_the_turns_that_both_have_answered(tmp_path):
+    of = builders.plan(samplings={"a": {"do_sample": False}, "b": {"do_sample": False}}, conversations={"talk": 3})
+    times = {"a": [10, 20, 60], "b": [8, 16, None]}
+
+    def record(at, index):
+        ms = times[at.sampling][index]
+        return failed(at, index) if ms is None else turn(at, index, ttft_ms=ms)
+
+    run = load(builders.store(tmp_path, builders.every_turn(of, record), of))
+    figure = parse_figure("ttft_s.mean")
+    ours, theirs = shared(*(sample(figure, [Side(run, sampling=name)]) for name in "ab"))
+
+    assert (ours.values * 1000).tolist() == pytest.approx([10, 20])
+    assert (theirs.values * 1000).tolist() == pytest.approx([8, 16])
+
+
 def test_rates_about_replies_are_absent_where_replies_mean_nothing(tmp_path):
     records = [turn(cell(), 0, checks=checks(True), around={"length": "fixed"})]
     given = side(tmp_path, records, conversations={"physics": 1}, length="fixed")
@@ -184,9 +263,8 @@ def test_runs_of_one_setting_are_pooled(tmp_path):
 
 def plain(values, conversation):
     values = np.array(values, dtype=float)
-    return Sample(
-        values, np.ones_like(values), np.array(conversation), np.zeros(len(values), dtype=np.int64), len(values)
-    )
+    each = np.arange(len(values))
+    return Sample(values, np.ones_like(values), np.array(conversation), np.zeros_like(each), each, each)
 
 
 def test_the_jackknife_of_means_is_the_error_of_conversations_means():

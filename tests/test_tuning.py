@@ -1,8 +1,6 @@
-"""The rules of a study: who stops, who goes on, what is recommended, and what it is worth on held-out conversations."""
+"""The rules of a study: who stops, who goes on, what is recommended, as functions of what was measured."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -10,52 +8,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.analysis.figures import Sample, profile
-from harness.analysis.frames import load
 from harness.analysis.sides import Side
-from harness.analysis.tuning import CHANCE, Goals, Trial, choose, dominated, level, standings, stops
-from harness.analysis.validation import validate
-from harness.config.figures import parse_limit, parse_objective
-from tests import builders
-from tests.builders import checks, turn
-
-TALKS = tuple(f"talk-{i}" for i in range(8))
-
-
-def goals(*, maximize=("check_pass_rate",), minimize=(), limits=(), margin=0.05):
-    objectives = [parse_objective(text, "higher") for text in maximize]
-    objectives += [parse_objective(text, "lower") for text in minimize]
-    return Goals(tuple(objectives), tuple(map(parse_limit, limits)), margin)
-
-
-def trials(tmp_path, given: Mapping[str, object], *, repeats=1, launches=1, talks=TALKS, run_id="rung-0"):
-    """A run in which every conversation is one turn: of each setting a function of (conversation, repeat, launch) gives
-    what `builders.turn` takes."""
-    of = builders.plan(
-        samplings={name: {"do_sample": True} for name in given},
-        conversations=dict.fromkeys(talks, 1),
-        checks=[4],
-        repeats=repeats,
-        launches=launches,
-    )
-
-    def record(cell, index):
-        made = dict(given[cell.sampling](talks.index(cell.conversation_id), cell.repeat, cell.launch))
-        passed = made.pop("passed", 4)
-        return turn(cell, index, checks=checks(*(i < passed for i in range(4))), **made)
-
-    run = load(builders.store(tmp_path, builders.every_turn(of, record), of, run_id))
-    return run, [Trial(name, {"name": name}, (Side(run, sampling=name),)) for name in given]
+from harness.analysis.stats import Estimate
+from harness.analysis.tuning import CHANCE, Standing, Trial, choose, dominated, level, standings, stops
+from harness.report.tuning import state
+from tests.tried import HEAVY, TALKS, goals, passing, slow, trials
 
 
 def judged(made, wanted, *, keep=0.0, default="default"):
-    found = standings(made, wanted)
     anchor = next(trial for trial in made if trial.name == default)
+    found = standings(made, wanted, anchor)
     chance = level(len(wanted.objectives), len(made), 2)
     return found, stops(made, found, wanted, anchor, chance, keep)
-
-
-def passing(n):
-    return lambda talk, repeat, launch: {"passed": n}
 
 
 def test_a_setting_that_is_worse_everywhere_for_certain_stops(tmp_path):
@@ -166,7 +130,7 @@ def test_halving_never_drops_the_best_of_a_deterministic_study(tmp_path_factory,
     found, stopped = judged(made, wanted, keep=keep)
     whole = choose(found, wanted, "default")
     left = [trial for trial in made if trial.name not in stopped]
-    halved = choose(standings(left, wanted), wanted, "default")
+    halved = choose(standings(left, wanted, made[0]), wanted, "default")
 
     assert not {each.name for each in found if each.on_front} & set(stopped)
     assert halved.name == whole.name
@@ -188,7 +152,11 @@ def test_of_equal_settings_each_is_lost_as_rarely_as_is_said():
         talk = dice.normal(0, 0.5, 8)
         drawn = [np.exp((talk + dice.normal(0, 0.3, 8))[turns] + dice.normal(0, 0.2, 32)) for _ in range(8)]
         profiles = [
-            profile(figure, Sample(values, np.ones(32), turns, np.zeros(32, dtype=np.int64), 32), codes)
+            profile(
+                figure,
+                Sample(values, np.ones(32), turns, np.zeros(32, dtype=np.int64), np.arange(32), np.arange(32)),
+                codes,
+            )
             for values in drawn
         ]
         best = profiles[int(np.argmin([values.mean() for values in drawn]))]
@@ -202,7 +170,7 @@ def test_of_equal_settings_each_is_lost_as_rarely_as_is_said():
 
 def chosen(tmp_path, given, wanted):
     _, made = trials(tmp_path, given)
-    return choose(standings(made, wanted), wanted, "default")
+    return choose(standings(made, wanted, made[0]), wanted, "default")
 
 
 def test_the_first_objective_counts_first_and_the_next_decides_within_the_margin(tmp_path):
@@ -230,64 +198,73 @@ def test_nothing_is_recommended_beyond_the_limits(tmp_path):
     assert chosen(tmp_path, given, goals(limits=["completion_tokens.mean < 3"])) is None
 
 
-# ---- the validation --------------------------------------------------------------------------------------
-
-
-def answers(tmp_path, given, wanted, **more):
-    run, _ = trials(tmp_path, given, **more)
-    return validate(run, "new", "default", wanted)
-
-
-def test_a_better_setting_is_told_from_the_default(tmp_path):
-    given = {"default": passing(1), "new": lambda talk, *_: {"passed": 3 + talk % 2}}
-    found = answers(tmp_path, given, goals())
-
-    assert (found.answer, found.stands) == ("better", True)
-    assert found.differences[0].change == pytest.approx(0.625)
-
-
-def test_a_worse_setting_does_not_stand(tmp_path):
-    given = {"default": lambda talk, *_: {"passed": 3 + talk % 2}, "new": passing(1)}
-    found = answers(tmp_path, given, goals())
-
-    assert (found.answer, found.stands) == ("worse", False)
-
-
-def test_eight_equal_conversations_do_not_show_that_there_is_no_difference(tmp_path):
-    found = answers(tmp_path, {"default": passing(4), "new": passing(4)}, goals())
-
-    (difference,) = found.differences
-    assert (found.answer, difference.change) == ("cannot tell", 0)
-    assert "more conversations (59 at least, where none of them is worse) would narrow it" in difference.why
-    assert found.stands  # and is no reason to go back on the choice
-
-
-def test_sixty_do(tmp_path):
-    talks = tuple(f"talk-{i}" for i in range(60))
-    found = answers(tmp_path, {"default": passing(4), "new": passing(4)}, goals(), talks=talks)
-
-    assert found.answer == "not worse"
-
-
-def test_speed_takes_two_launches_and_varies_with_them(tmp_path):
+def test_a_setting_that_fails_where_the_work_is_heavy_is_no_faster_for_it(tmp_path):
+    _, made = trials(tmp_path, {"default": slow(1), "fails": slow(1, fails=HEAVY), "slower": slow(1.2)})
     wanted = goals(maximize=[], minimize=["tpot_s.mean"])
-    steady = {"default": lambda *_: {"tpot_ms": 10}, "new": lambda *_: {"tpot_ms": 8}}
-    shaky = {"default": lambda *_: {"tpot_ms": 10}, "new": lambda talk, repeat, launch: {"tpot_ms": 6 + 4 * launch}}
 
-    once = answers(tmp_path / "1", steady, wanted)
-    thrice = answers(tmp_path / "2", steady, wanted, launches=3)
-    unsure = answers(tmp_path / "3", shaky, wanted, launches=3)
+    found, stopped = judged(made, wanted)
 
-    assert (once.answer, once.differences[0].why) == ("cannot tell", "one launch says nothing about the next")
-    assert thrice.answer == "better"
-    assert thrice.differences[0].low == pytest.approx(0.8)
-    assert unsure.answer == "cannot tell"
+    assert found[1].figures["tpot_s.mean"].value == pytest.approx(0.010)  # of the turns it has answered
+    assert [(each.fails_more, each.on_front) for each in found] == [(False, True), (True, False), (False, False)]
+    assert state(found[1], None) == "fails more turns than the default"
+    assert choose(found, wanted, "default").name == "default"
+    assert "slower" not in stopped or stopped["slower"] == "dominated by default"
 
 
-def test_a_choice_that_breaks_a_limit_which_the_default_keeps_does_not_stand(tmp_path):
-    wanted = goals(limits=["completion_tokens.mean < 10"])
-    found = answers(tmp_path, {"default": lambda *_: {"ids": 5}, "new": lambda *_: {"ids": 12}}, wanted)
-    mended = answers(tmp_path / "2", {"default": lambda *_: {"ids": 12}, "new": lambda *_: {"ids": 5}}, wanted)
+def test_where_the_default_fails_settings_are_held_against_it_over_the_turns_that_both_answered(tmp_path):
+    """The default fails the heavy turns, so its mean is of light ones: 10 ms. A setting that answers them all has a
+    larger mean, and is faster all the same."""
+    given = {"default": slow(1, fails=HEAVY), "equal": slow(1), "faster": slow(0.8)}
+    _, made = trials(tmp_path, given)
+    wanted = goals(maximize=[], minimize=["tpot_s.mean"])
 
-    assert [(each.kept, each.kept_by_default) for each in found.limits] == [(False, True)]
-    assert (found.stands, mended.stands) == (False, True)
+    found, _ = judged(made, wanted)
+
+    assert found[2].figures["tpot_s.mean"].value == pytest.approx(0.8 * 0.0325)  # (6 · 10 + 2 · 100) / 8 ms
+    assert [each.compared["tpot_s.mean"] for each in found] == pytest.approx([0.010, 0.010, 0.008])
+    assert choose(found, wanted, "default").name == "faster"
+
+
+def test_a_setting_without_the_figure_of_a_limit_keeps_nobody_from_being_chosen(tmp_path):
+    """`unknown` is better in both objectives than `known`, but a reply of one token leaves it 59 times per token, which
+    are too few for a p95."""
+    given = {
+        "default": lambda *_: {"passed": 2, "ids": 9},
+        "unknown": lambda talk, *_: {"passed": 4, "ids": 5 if talk else 1},
+        "known": lambda *_: {"passed": 3, "ids": 6},
+    }
+    wanted = goals(minimize=["completion_tokens.mean"], limits=["tpot_s.p95 < 1 s"])
+    _, made = trials(tmp_path, given, talks=tuple(f"talk-{i}" for i in range(60)))
+
+    found, _ = judged(made, wanted)
+
+    assert found[1].figures["tpot_s.p95"].value is None
+    assert [each.on_front for each in found] == [False, False, True]
+    assert choose(found, wanted, "default").name == "known"
+
+
+def test_a_figure_that_nobody_has_yet_keeps_nobody_off_the_front(tmp_path):
+    _, made = trials(tmp_path, {"default": passing(3), "good": passing(4)})
+
+    found, _ = judged(made, goals(limits=["tpot_s.p95 < 1 s"]))
+
+    assert [each.on_front for each in found] == [False, True]
+
+
+def test_it_is_said_among_which_settings_nothing_is_better_than_the_default():
+    """`fast` is ten times as fast, and out of the question by its checks only."""
+    wanted = goals(minimize=["e2e_s.mean"])
+    numbers = {"default": (0.90, 10.0), "best": (0.94, 10.0), "fast": (0.885, 1.0)}
+    found = []
+    for name, values in numbers.items():
+        compared = dict(zip(("check_pass_rate", "e2e_s.mean"), values, strict=True))
+        figures = {figure: Estimate(value) for figure, value in compared.items()}
+        found.append(Standing(name, {}, (), 10, figures, compared, (), False, True))
+
+    choice = choose(found, wanted, "default")
+
+    assert choice.name == "default"
+    assert choice.reasons[-1] == (
+        "The default is among them: of those within the margin of the best in check_pass_rate, nothing is better "
+        "beyond the margin in e2e_s.mean."
+    )

@@ -123,17 +123,24 @@ def groups(turns: pd.DataFrame, keys: Sequence[str], seen: View) -> Iterator[tup
         yield first, View(seen.arrays, order[start:end])
 
 
-def by_launch(done: View, metric: str) -> Mapping[int, Array]:
-    """The values of a metric by launch, of the turns that have one in every launch: medians over different turns
-    would differ by their turns."""
-    known = done.where(~np.isnan(done[metric]))
+def in_every_launch(known: View) -> View:
+    """Of these turns of one setting those that are there in each of its launches: medians over different turns would
+    differ by their turns."""
     launches = np.unique(known["launch"])
-    if len(launches) > 1:
-        turn = known["place"] * (int(known["repeat"].max()) + 1) + known["repeat"]
-        _, which, times = np.unique(turn, return_inverse=True, return_counts=True)
-        known = known.where(times[which] == len(launches))
+    if len(launches) < 2:
+        return known
+    turn = known["place"] * (int(known["repeat"].max()) + 1) + known["repeat"]
+    _, which, times = np.unique(turn, return_inverse=True, return_counts=True)
+    return known.where(times[which] == len(launches))
+
+
+def by_launch(done: View, metric: str) -> Mapping[int, Array]:
+    """The values of a metric by launch, of the turns that have one in every launch."""
+    known = done.where(~np.isnan(done[metric]))
+    numbers = np.unique(known["launch"])
+    known = in_every_launch(known)
     launch, values = known["launch"], known[metric]
-    return {int(number): values[launch == number] for number in launches.tolist()}
+    return {int(number): values[launch == number] for number in numbers.tolist()}
 
 
 def means(codes: Array, values: Array) -> Array:

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from harness.analysis.arrays import STATES, Array, View
+from harness.analysis.arrays import STATES, Array, View, in_every_launch, view
 from harness.analysis.ledger import ledger
 from harness.analysis.sides import Side
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE, Basis, Estimate, centre, pass_rate, t_quantile
@@ -42,14 +42,23 @@ class Sample:
     """A code, the same in every run of the same conversations."""
     launch: Array
     """A code, another one in every run."""
-    observations: int
-    """How many turns are behind it, repeats of a greedy one being one."""
+    turn: Array
+    """A code of the run, launch, repeat and turn of the script: the same for all settings of the same runs."""
+    draw: Array
+    """A code of what was drawn. All launches of a repeat draw alike, and so do all repeats of a greedy turn: they are
+    one observation of what the model says, however often it is played."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def observations(self) -> int:
+        """How many different draws are behind it."""
+        return len(np.unique(self.draw))
 
     def where(self, kept: npt.NDArray[np.bool_]) -> Sample:
         """The entries the mask says."""
-        return Sample(
-            self.values[kept], self.weights[kept], self.conversation[kept], self.launch[kept], self.observations
-        )
+        return Sample(*(getattr(self, field.name)[kept] for field in fields(self)))
 
 
 def sample(figure: Figure, sides: Sequence[Side]) -> Sample:
@@ -59,21 +68,34 @@ def sample(figure: Figure, sides: Sequence[Side]) -> Sample:
     because they are forced to a length or come from random weights, no rate about replies has any entries.
     """
     parts = [_part(figure, side) for side in sides]
-    launches = [int(part.launch.max(initial=-1)) + 1 for part in parts]
-    before = np.cumsum([0, *launches])
+    sizes = [_size(side) for side in sides]
+    launches = np.cumsum([0, *(launches for launches, _ in sizes)])
+    turns = np.cumsum([0, *(launches * each for launches, each in sizes)])
+    # Runs of one seed draw alike, those of another seed anew; a greedy turn is the same in all of them.
+    seeds = [side.run.plan["seed"] for side in sides]
+    most = max((each for _, each in sizes), default=0)
+    anew = [0 if _greedy(side) else most * seeds.index(seed) for side, seed in zip(sides, seeds, strict=True)]
     return Sample(
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.weights for part in parts]),
         np.concatenate([part.conversation for part in parts]),
-        np.concatenate([part.launch + start for part, start in zip(parts, before, strict=False)]),
-        sum(part.observations for part in parts),
+        np.concatenate([part.launch + start for part, start in zip(parts, launches, strict=False)]),
+        np.concatenate([part.turn + start for part, start in zip(parts, turns, strict=False)]),
+        np.concatenate([part.draw + start for part, start in zip(parts, anew, strict=True)]),
     )
+
+
+def shared(ours: Sample, theirs: Sample) -> tuple[Sample, Sample]:
+    """Of two settings of the same runs, the turns that have the quantity with both: a setting that fails where the
+    work is heavy is otherwise compared by its light turns."""
+    return ours.where(np.isin(ours.turn, theirs.turn)), theirs.where(np.isin(theirs.turn, ours.turn))
 
 
 def value(figure: Figure, found: Sample) -> float | None:
     """The figure; None where no turn has the quantity, or fewer have it than the statistic takes.
 
-    A p50 is that of the reports: the geometric mean of the launches' medians. Everything else is over all turns.
+    A p50 is that of the reports: the geometric mean of the launches' medians, of the turns that every launch of a run
+    has. Everything else is over all turns.
     """
     return None if len(found.values) < figure.least_turns else statistic(figure, found)
 
@@ -188,15 +210,18 @@ def _part(figure: Figure, side: Side) -> Sample:
     if figure.quantity == "check_pass_rate":
         return _checked(side, played)
     if figure.quantity == "failure_rate":
-        return _entries(played, (played["state"] != STATES.index("done")).astype(np.float64))
+        return _entries(side, played, (played["state"] != STATES.index("done")).astype(np.float64))
     done = played.done
     if figure.quantity == "truncation_rate":
-        return _entries(done, done["cut_off"])
+        return _entries(side, done, done["cut_off"])
     values = done[figure.quantity]
     known = ~np.isnan(values)
     if figure.quantity == "completion_tokens":
         known &= values > 0  # a prompt at the limit has no reply to speak of
-    return _entries(done.where(known), values[known])
+    told = done.where(known)
+    if figure.statistic == "p50":
+        told = in_every_launch(told)
+    return _entries(side, told, told[figure.quantity])
 
 
 def _checked(side: Side, played: View) -> Sample:
@@ -204,14 +229,27 @@ def _checked(side: Side, played: View) -> Sample:
     due = ledger(side.run).expected[played.rows]
     passed = np.where(played["state"] == STATES.index("done"), np.nan_to_num(played["checks_passed"]), 0.0)
     checked = due > 0
-    found = _entries(played.where(checked), passed[checked], due[checked])
-    greedy = {(model, sampling) for model, sampling, _ in side.settings} <= ledger(side.run).greedy
-    if not greedy:
-        return found
-    places = len(np.unique(played["place"][checked]))
-    return Sample(found.values, found.weights, found.conversation, found.launch, places)
+    return _entries(side, played.where(checked), passed[checked], due[checked])
 
 
-def _entries(turns: View, values: Array, weights: Array | None = None) -> Sample:
+def _entries(side: Side, turns: View, values: Array, weights: Array | None = None) -> Sample:
     weights = np.ones(len(values)) if weights is None else weights
-    return Sample(values, weights, turns["conversation"], turns["launch"].astype(np.int64), len(values))
+    launch, place = turns["launch"].astype(np.int64), turns["place"].astype(np.int64)
+    drawn = turns["repeat"].astype(np.int64) * _places(side) + place
+    draw = place if _greedy(side) else drawn
+    return Sample(values, weights, turns["conversation"], launch, launch * _size(side)[1] + drawn, draw)
+
+
+def _greedy(side: Side) -> bool:
+    """Whether every repeat of a turn is the same reply."""
+    return {(model, sampling) for model, sampling, _ in side.settings} <= ledger(side.run).greedy
+
+
+def _places(side: Side) -> int:
+    return int(view(side.run)["place"].max(initial=-1)) + 1
+
+
+def _size(side: Side) -> tuple[int, int]:
+    """How many launches a run has, and how many codes of (repeat, turn of the script) each of them takes."""
+    launches, repeats = (int(view(side.run)[name].max(initial=-1)) + 1 for name in ("launch", "repeat"))
+    return launches, repeats * _places(side)

@@ -15,6 +15,10 @@ A setting stops
 
 The default never stops: everything is held against it. Quantities of settings that were played in different processes
 are compared by way of the default, which was played in all of them.
+
+What failed has no time and no reply, so a setting that fails where the work is heavy looks the faster for it. A setting
+that fails more turns than the default is neither on the front nor recommended, and where turns failed it is held
+against the default over those that both have answered.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.analysis.figures import ROUNDING, Gap, Profile, estimate, gap, profile, sample
+from harness.analysis.arrays import STATES
+from harness.analysis.figures import ROUNDING, Gap, Profile, estimate, gap, profile, sample, shared, value
 from harness.analysis.pareto import front
 from harness.analysis.sides import Side
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE, Estimate
@@ -75,6 +80,11 @@ class Trial:
     def conversations(self) -> int:
         return len(np.unique(self.sides[0].turns["conversation"]))
 
+    def beside(self, default: Trial) -> tuple[Side, ...]:
+        """What the default played in the same runs."""
+        runs = {side.run.run_id for side in self.sides}
+        return tuple(side for side in default.sides if side.run.run_id in runs)
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -86,21 +96,31 @@ class Standing:
     turns: int
     figures: Mapping[str, Estimate]
     """By name, of every objective and limit."""
+    compared: Mapping[str, float | None]
+    """By name, of every objective: what settings are held against each other by (`compared`)."""
     broken: tuple[str, ...]
     """Limits that its values do not keep."""
+    fails_more: bool
+    """Whether it failed, or never reached, more turns than the default did beside it."""
     on_front: bool
-    """Whether no other setting within the limits is better in one objective and worse in none, by their values."""
+    """Whether no other setting that may be chosen is better in one objective and worse in none, by their values."""
 
 
-def standings(trials: Sequence[Trial], goals: Goals) -> tuple[Standing, ...]:
+def standings(trials: Sequence[Trial], goals: Goals, default: Trial) -> tuple[Standing, ...]:
     """How settings that have played the same rungs stand among each other."""
     figures = [
         {figure.name: estimate(figure, sample(figure, trial.sides)) for figure in goals.figures} for trial in trials
     ]
     broken = [tuple(limit.text for limit in goals.limits if not _keeps(limit, found)) for found in figures]
+    objectives = [
+        {objective.figure.name: compared(objective.figure, trial, default) for objective in goals.objectives}
+        for trial in trials
+    ]
+    fail = [unanswered(trial.sides) > unanswered(trial.beside(default)) for trial in trials]
+    unknown = [_lacks(number, trials, figures, goals) for number in range(len(trials))]
     names = [objective.figure.name for objective in goals.objectives]
-    values = pd.DataFrame([[found[name].value for name in names] for found in figures], columns=names, dtype="Float64")
-    within = [not limits for limits in broken]
+    values = pd.DataFrame([[found[name] for name in names] for found in objectives], columns=names, dtype="Float64")
+    within = [not any(why) for why in zip(broken, fail, unknown, strict=True)]
     best = front(values[within], {objective.figure.name: objective.better for objective in goals.objectives})
     return tuple(
         Standing(
@@ -108,11 +128,44 @@ def standings(trials: Sequence[Trial], goals: Goals) -> tuple[Standing, ...]:
             trial.parameters,
             tuple(side.run.run_id for side in trial.sides),
             trial.turns,
-            found,
-            limits,
+            figures[index],
+            objectives[index],
+            broken[index],
+            fail[index],
             bool(best.get(index, False)),
         )
-        for index, (trial, found, limits) in enumerate(zip(trials, figures, broken, strict=True))
+        for index, trial in enumerate(trials)
+    )
+
+
+def unanswered(sides: Sequence[Side]) -> int:
+    """How many turns failed or were not reached."""
+    states = [STATES.index("failed"), STATES.index("not_reached")]
+    return sum(int(np.isin(side.turns["state"], states).sum()) for side in sides)
+
+
+def compared(figure: Figure, trial: Trial, default: Trial) -> float | None:
+    """The figure of a setting as it is held against those of others: over all its turns where the default has these and
+    no others, else what the default has, shifted by what the two differ by over the turns that both have. None where
+    there are none."""
+    own, beside = sample(figure, trial.sides), sample(figure, trial.beside(default))
+    ours, theirs = shared(own, beside)
+    if len(ours) == len(own) and len(theirs) == len(beside):
+        return value(figure, own)
+    here, there, whole = value(figure, ours), value(figure, theirs), value(figure, beside)
+    if here is None or there is None or whole is None:
+        return None
+    if figure.is_rate:
+        return whole + here - there
+    return whole * here / there if there else None
+
+
+def _lacks(number: int, trials: Sequence[Trial], figures: Sequence[Mapping[str, Estimate]], goals: Goals) -> bool:
+    """Whether the figure of a limit is missing that another setting has after no more turns."""
+    others = [each for trial, each in zip(trials, figures, strict=True) if trial.turns <= trials[number].turns]
+    names = [limit.figure.name for limit in goals.limits]
+    return any(
+        figures[number][name].value is None and any(other[name].value is not None for other in others) for name in names
     )
 
 
@@ -164,11 +217,10 @@ def choose(found: Sequence[Standing], goals: Goals, default: str) -> Choice | No
     """The recommended one of the settings that were played to the end; None where none is within the limits.
 
     The objectives are gone through in their order: of the settings left, those stay that are within the margin of the
-    best of them. The default is recommended where it is among the last of them, for nothing beats it by more than the
-    margin; otherwise the one of them that is on the front and best in the first objective.
+    best of them. The default is recommended where it is among the last of them; otherwise the one of them that is best
+    in the first objective, and of those in the next: nothing that may be chosen is better in one and worse in none.
     """
-    figures = [figure.name for figure in goals.figures]
-    left = [each for each in found if not each.broken and all(each.figures[name].value is not None for name in figures)]
+    left = [each for each in found if _eligible(each)]
     if not left:
         return None
     reasons = [f"Within the limits: {len(left)} of the {len(found)} settings that were played to the end."] * bool(
@@ -183,28 +235,37 @@ def choose(found: Sequence[Standing], goals: Goals, default: str) -> Choice | No
         )
         left = near
     if any(each.name == default for each in left):
-        return Choice(default, (*reasons, "The default is among them: nothing is better beyond the margin."))
-    chosen = min(
-        (each for each in left if each.on_front),
-        key=lambda each: tuple(_cost(each, objective) for objective in goals.objectives),
-    )
+        *before, last = (objective.figure.name for objective in goals.objectives)
+        among = f"of those within the margin of the best in {', then '.join(before)}, " if before else ""
+        where = f" in {last}" if before else ""
+        return Choice(
+            default, (*reasons, f"The default is among them: {among}nothing is better beyond the margin{where}.")
+        )
+    chosen = min(left, key=lambda each: tuple(_cost(each, objective) for objective in goals.objectives))
     if len(left) > 1:
         reasons.append(f"Of these {len(left)} it is on the front, and best in {goals.objectives[0].figure.name}.")
     return Choice(chosen.name, tuple(reasons))
 
 
+def _eligible(standing: Standing) -> bool:
+    """Whether a setting may be chosen: it fails no more than the default, and its figures are known and within the
+    limits."""
+    known = [*(each.value for each in standing.figures.values()), *standing.compared.values()]
+    return not standing.broken and not standing.fails_more and all(number is not None for number in known)
+
+
 def _cost(standing: Standing, objective: Objective) -> float:
     """An objective as something to be low, on the scale of gaps."""
-    value = standing.figures[objective.figure.name].value
-    assert value is not None, "only settings with a value are chosen from"
+    number = standing.compared[objective.figure.name]
+    assert number is not None, "only settings with a value are chosen from"
     if not objective.figure.is_rate:
-        value = math.log(value) if value > 0 else -math.inf
-    return value if objective.better == "lower" else -value
+        number = math.log(number) if number > 0 else -math.inf
+    return number if objective.better == "lower" else -number
 
 
 def _keeps(limit: Limit, found: Mapping[str, Estimate]) -> bool:
-    value = found[limit.figure.name].value
-    return value is None or limit.keeps(value)
+    number = found[limit.figure.name].value
+    return number is None or limit.keeps(number)
 
 
 def _breaks(trial: Trial, standing: Standing, goals: Goals) -> str | None:
@@ -228,14 +289,15 @@ def _breaks(trial: Trial, standing: Standing, goals: Goals) -> str | None:
 def _profiles(trial: Trial, goals: Goals, default: Trial) -> list[Profile | None]:
     """Of every objective; a quantity relative to the default's in the same runs."""
     codes = np.arange(default.conversations)
-    runs = {side.run.run_id for side in trial.sides}
-    beside = [side for side in default.sides if side.run.run_id in runs]
     found: list[Profile | None] = []
     for objective in goals.objectives:
         figure = objective.figure
-        own = profile(figure, sample(figure, trial.sides), codes)
+        ours, theirs = sample(figure, trial.sides), sample(figure, trial.beside(default))
         if not figure.is_rate:
-            anchor = profile(figure, sample(figure, beside), codes)
+            ours, theirs = shared(ours, theirs)
+        own = profile(figure, ours, codes)
+        if not figure.is_rate:
+            anchor = profile(figure, theirs, codes)
             own = own - anchor if own is not None and anchor is not None else None
         found.append(own)
     return found

@@ -3,10 +3,18 @@
 The setting that did best among many did so partly by luck, so its figures from the search flatter it. These do not,
 and are the ones to quote. Both settings are played in the same processes, on equal draws.
 
-A rate is compared as `harness compare` does, over conversations (`effects.behaviour_effect`). Of a quantity the whole
-figure is compared, p95 or mean, with replies as long as they came: its difference varies with the conversations, and
-with the processes. Either has an interval – the jackknife of `figures`, and Student's over the differences within each
-launch – and the wider one counts. Under six conversations, or with a quantity in one launch, nothing is claimed.
+What is compared, and chosen by, is the figure itself (`figures`), over the turns that have it with both settings: the
+two values, the change from one to the other, and the interval of that change are all of these turns. A setting that
+fails more of them than the default is not called better, and does not stand.
+
+A rate is one of all checks, or of all turns, as in the reports, so a conversation of more turns weighs more. With r the
+rate of a conversation, w the checks or turns that it has and W their mean over the conversations, the change is the
+mean of w·(r − r of the default)/W over conversations, and its interval that of `inference.over_conversations`.
+
+A quantity has replies as long as they came: its difference varies with the conversations, and with the processes.
+Either has an interval – the jackknife of `figures`, and Student's over the differences within each launch – and the
+wider one counts. Under six conversations, or with a quantity in one launch, nothing is claimed; nor of a maximum or a
+minimum, which says nothing of what more turns would bring.
 """
 
 from __future__ import annotations
@@ -17,12 +25,12 @@ from typing import Literal
 
 import numpy as np
 
-from harness.analysis.effects import behaviour_effect
-from harness.analysis.figures import ROUNDING, Gap, Sample, estimate, gap, profile, sample, statistic
+from harness.analysis.figures import ROUNDING, Gap, Sample, estimate, gap, profile, sample, shared, statistic
 from harness.analysis.frames import Run
+from harness.analysis.inference import over_conversations
 from harness.analysis.sides import Side
 from harness.analysis.stats import CONFIDENCE, CONVERSATIONS_TO_GENERALISE, Estimate
-from harness.analysis.tuning import Goals
+from harness.analysis.tuning import Goals, unanswered
 from harness.config.figures import Figure, Objective
 
 Answer = Literal["better", "not worse", "worse", "cannot tell"]
@@ -35,6 +43,7 @@ class Difference:
     figure: Figure
     default: Estimate
     candidate: Estimate
+    """Of the turns that have it with both."""
     low: float | None
     high: float | None
     """Where candidate / default (of a rate: candidate − default) lies with 95 % confidence; None where nothing is
@@ -77,6 +86,9 @@ class Validation:
     launches: int
     turns: int
     """Of each setting."""
+    failed: int
+    """Turns of the candidate that failed or were not reached."""
+    failed_by_default: int
     differences: tuple[Difference, ...]
     """By objective; where the default itself was chosen, of it against itself."""
     limits: tuple[Kept, ...]
@@ -93,9 +105,11 @@ class Validation:
 
     @property
     def stands(self) -> bool:
-        """Whether the choice is upheld: it breaks no limit that the default keeps, and is not worse for certain than a
-        default within the limits."""
-        if any(each.kept is False and each.kept_by_default for each in self.limits):
+        """Whether the choice is upheld: it fails no more turns than the default, breaks no limit that the default is
+        not known to break too, and is not worse for certain than a default within the limits."""
+        if self.failed > self.failed_by_default:
+            return False
+        if any(each.kept is False and each.kept_by_default is not False for each in self.limits):
             return False
         return self.answer != "worse" or any(each.kept_by_default is False for each in self.limits)
 
@@ -117,6 +131,8 @@ def validate(run: Run, candidate: str, default: str, goals: Goals) -> Validation
         conversations=len(np.unique(ours.turns["conversation"])),
         launches=len(np.unique(ours.turns["launch"])),
         turns=len(ours.turns),
+        failed=unanswered([ours]),
+        failed_by_default=unanswered([theirs]),
         differences=tuple(differences),
         limits=tuple(limits),
     )
@@ -124,17 +140,15 @@ def validate(run: Run, candidate: str, default: str, goals: Goals) -> Validation
 
 def _difference(objective: Objective, ours: Side, theirs: Side, goals: Goals) -> Difference:
     figure, margin = objective.figure, goals.margin_of(objective.figure)
-    mine, other = sample(figure, [ours]), sample(figure, [theirs])
+    mine, other = shared(sample(figure, [ours]), sample(figure, [theirs]))
     figures = (estimate(figure, other), estimate(figure, mine))
-    if figure.is_rate:
-        effect = behaviour_effect(theirs, ours, figure.quantity)
-        low, high, why = effect.low, effect.high, effect.reason or ""
-    else:
-        low, high, why = _interval(figure, mine, other)
+    low, high, why = _of_rate(mine, other) if figure.is_rate else _of_quantity(figure, mine, other)
     if low is None or high is None:
         return Difference(figure, *figures, None, None, "cannot tell", why)
     worst, best = (-high, -low) if objective.better == "lower" else (low, high)
     shown = (low, high) if figure.is_rate else (math.exp(low), math.exp(high))
+    if worst >= -margin and unanswered([ours]) > unanswered([theirs]):
+        return Difference(figure, *figures, *shown, "cannot tell", "it fails more turns than the default")
     if worst > 0:
         return Difference(figure, *figures, *shown, "better")
     if worst >= -margin:
@@ -149,12 +163,33 @@ def _difference(objective: Objective, ours: Side, theirs: Side, goals: Goals) ->
     return Difference(figure, *figures, *shown, "cannot tell", why)
 
 
-def _interval(figure: Figure, mine: Sample, other: Sample) -> tuple[float | None, float | None, str]:
-    """(low and high of the logarithm of the ratio; or None twice, and why)"""
-    codes = np.union1d(mine.conversation, other.conversation)
-    launches = np.union1d(mine.launch, other.launch).tolist()
+def _of_rate(mine: Sample, other: Sample) -> tuple[float | None, float | None, str]:
+    """(low and high of the difference; or None twice, and why), of the same turns."""
+    codes, which = np.unique(mine.conversation, return_inverse=True)
     if len(codes) < CONVERSATIONS_TO_GENERALISE:
-        return None, None, f"{len(codes)} conversations say nothing about others"
+        return None, None, _few(len(codes))
+    whole = np.bincount(which, mine.weights)
+    met = np.bincount(which, mine.values) - np.bincount(np.searchsorted(codes, other.conversation), other.values)
+    weight = whole / whole.mean()
+    points = met / whole.mean()
+    points[np.abs(points) < ROUNDING] = 0.0  # sums of the same shares in another order
+    found = over_conversations(points, float(weight.max()))
+    if found.low is None or found.high is None:
+        return None, None, _few(len(codes))
+    return max(found.low, -1.0), min(found.high, 1.0), ""
+
+
+def _few(conversations: int) -> str:
+    return f"{conversations} {'conversation says' if conversations == 1 else 'conversations say'} nothing about others"
+
+
+def _of_quantity(figure: Figure, mine: Sample, other: Sample) -> tuple[float | None, float | None, str]:
+    """(low and high of the logarithm of the ratio; or None twice, and why), of the same turns."""
+    if figure.statistic in ("min", "max"):
+        return None, None, f"a {figure.statistic}imum says nothing of what more turns would bring"
+    codes, launches = np.unique(mine.conversation), np.unique(mine.launch).tolist()
+    if len(codes) < CONVERSATIONS_TO_GENERALISE:
+        return None, None, _few(len(codes))
     if len(launches) < 2:
         return None, None, "one launch says nothing about the next"
     talks = gap(profile(figure, mine, codes), profile(figure, other, codes))

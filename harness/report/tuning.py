@@ -71,6 +71,8 @@ def state(standing: Standing, reason: str | None) -> str:
         return f"stopped: {reason}"
     if standing.broken:
         return f"beyond {', '.join(standing.broken)}"
+    if standing.fails_more:
+        return "fails more turns than the default"
     return "front" if standing.on_front else ""
 
 
@@ -92,6 +94,9 @@ def verdict(tuned: Tuned) -> list[str]:
         ]
     else:
         lines.append(f"On {held}, with fresh draws, {name}: {ANSWERS[validation.answer]}.")
+        if validation.failed > validation.failed_by_default:
+            theirs = several(validation.failed_by_default, "turn")
+            lines.append(f"It failed {several(validation.failed, 'turn')} of {validation.turns}, the default {theirs}.")
         lines += [f"{each.figure.name}: {difference_text(each)}" for each in validation.differences]
     lines += [f"{each.limit}: {kept_text(each)}" for each in validation.limits]
     return lines
@@ -211,9 +216,8 @@ def _change(each: Difference, value: float | None) -> str:
     """A ratio as per cent more or less, a difference of rates in points."""
     if value is None:
         return ABSENT
-    if each.figure.is_rate:
-        return f"{100 * value:+.2g} points"
-    return f"{100 * (value - 1):+.2g} %"
+    shift, unit = (100 * value, "points") if each.figure.is_rate else (100 * (value - 1), "%")
+    return f"{shift:+.0f} {unit}" if abs(shift) >= 100 - 0.5 else f"{shift:+.2g} {unit}"  # .2g: 1e+02
 
 
 def _plain(figure: Figure, found: Estimate) -> str:

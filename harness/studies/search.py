@@ -32,7 +32,8 @@ class Scored:
     values: tuple[float, ...] | None
     """Of every objective; None where one is missing."""
     beyond: Mapping[str, float]
-    """By how much it is beyond each limit; 0 or less where it keeps it."""
+    """By how much it is beyond each limit, one of them being what fails with the default; 0 or less where it keeps
+    it."""
 
 
 Search = Generator[tuple[Sampling, ...], Mapping[str, Scored], None]

@@ -28,7 +28,7 @@ from harness.analysis.figures import estimate, sample
 from harness.analysis.frames import Run
 from harness.analysis.sides import Side
 from harness.analysis.tuned import Rung, Tuned
-from harness.analysis.tuning import Choice, Goals, Trial, choose, level, standings, stops
+from harness.analysis.tuning import Choice, Goals, Trial, choose, compared, level, standings, stops, unanswered
 from harness.analysis.validation import Validation, validate
 from harness.config.matrix import Sampling
 from harness.config.plan import Plan
@@ -177,7 +177,7 @@ class _Study:
                 break
             self._play(f"rung-{number}", self._study.rung(number, [each.sampling for each in alive]))
             alive = self._judged(number, alive, (f"rung-{number}",))
-        found = standings([each.trial for each in alive], self._goals)
+        found = standings([each.trial for each in alive], self._goals, self._default)
         choice = choose(found, self._goals, self._study.default.name)
         validation = None if choice is None else self._validate(choice)
         tuned = self._tuned(choice, validation)
@@ -203,8 +203,12 @@ class _Study:
                 batch = proposals.send({sampling.name: self._scored(sampling.name) for sampling in batch})
             except StopIteration:
                 return self._judged(0, list(self._tried.values()), tuple(names))
-            found = standings([each.trial for each in self._tried.values()], self._goals)
+            found = standings([each.trial for each in self._tried.values()], self._goals, self._default)
             self._tell(RungDone(Rung(0, self._study.tune.rungs[0], tuple(names), found, {}), goes_on=True))
+
+    @property
+    def _default(self) -> Trial:
+        return self._tried[self._study.default.name].trial
 
     @property
     def _n_rungs(self) -> int:
@@ -236,9 +240,9 @@ class _Study:
                 raise UsageError(f"tune: {figure.name}", f"no turn of this machine has a {figure.quantity}", remedy)
 
     def _scored(self, name: str) -> Scored:
-        sides = self._tried[name].sides
-        values = [estimate(each.figure, sample(each.figure, sides)).value for each in self._goals.objectives]
-        beyond = {}
+        sides, trial = self._tried[name].sides, self._tried[name].trial
+        values = [compared(each.figure, trial, self._default) for each in self._goals.objectives]
+        beyond = {"failed turns": float(unanswered(trial.sides) - unanswered(trial.beside(self._default)))}
         for limit in self._goals.limits:
             value = estimate(limit.figure, sample(limit.figure, sides)).value
             if value is not None:
@@ -251,11 +255,10 @@ class _Study:
     def _judged(self, number: int, alive: Sequence[_Tried], runs: tuple[str, ...]) -> list[_Tried]:
         """Those that go on after a rung."""
         trials = [each.trial for each in alive]
-        found = standings(trials, self._goals)
+        found = standings(trials, self._goals, self._default)
         stopped: Mapping[str, str] = {}
         if number < self._n_rungs - 1:
-            default = self._tried[self._study.default.name].trial
-            stopped = stops(trials, found, self._goals, default, self._chance, self._study.tune.keep)
+            stopped = stops(trials, found, self._goals, self._default, self._chance, self._study.tune.keep)
         rung = Rung(number, self._study.tune.rungs[number], runs, found, stopped)
         self._rungs.append(rung)
         self._save(None)
