@@ -68,7 +68,7 @@ def test_six_conversations_of_one_sign_are_just_enough() -> None:
 
 def test_five_conversations_have_no_interval() -> None:
     assert over_conversations(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), 1).low is None
-    assert over_conversations(np.array([0.1]), 1) == Inference(0.1, n=1)
+    assert over_conversations(np.array([0.1]), 1) == Inference(0.1, n=1, common=0.1)
 
 
 def test_the_p_value_is_that_of_an_exact_permutation_test() -> None:
@@ -86,6 +86,23 @@ def test_no_difference_in_a_few_conversations_does_not_show_that_there_is_none()
     assert (found.value, found.p) == (0, 1)
     assert (found.low, found.high) == (pytest.approx(-0.139, abs=1e-3), pytest.approx(0.139, abs=1e-3))
     assert conversations_needed(found, 0.05, 1) == 59  # 1 − 0.05^(1/59) = 4.95 %
+
+
+def test_the_same_loss_in_a_few_conversations_does_not_show_that_all_have_it() -> None:
+    """Up to 1 − 0.05^(1/6) = 39.3 % of all conversations may keep what six of six lost. Where all six lost a quarter,
+    as many may have lost all: 0.607 × 0.25 + 0.393 = 0.545."""
+    everything, quarter = over_conversations(np.full(6, -1.0), 1), over_conversations(np.full(6, -0.25), 1)
+
+    assert (everything.low, everything.high) == (-1, pytest.approx(-0.607, abs=1e-3))
+    assert (quarter.low, quarter.high) == (pytest.approx(-0.545, abs=1e-3), pytest.approx(-0.152, abs=1e-3))
+    assert quarter.p == 2 / 64
+
+
+@pytest.mark.parametrize("lost", [[1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1], [1, 1, 1, 0.9, 0.8, 0], [1] * 999 + [0]])
+def test_no_interval_goes_beyond_what_conversations_can_differ_by(lost: list[float]) -> None:
+    found = over_conversations(-np.array(lost, dtype=float), 1)
+
+    assert -1 <= found.low <= found.value <= found.high <= 1
 
 
 @settings(deadline=None)
@@ -120,6 +137,9 @@ SHAPES = {
     "mostly alike": (lambda dice, size: np.where(dice.random(size) < 0.15, -0.5, 0.0), -0.075),
     "a few either way": (lambda dice, size: np.where(dice.random(size) < 0.3, dice.choice([-1, 1], size) / 3, 0), 0),
     "a rare loss": (lambda dice, size: np.where(dice.random(size) < 0.05, -1.0, 0.0), -0.05),
+    "lost but for a few": (lambda dice, size: np.where(dice.random(size) < 0.9, -1.0, 0.0), -0.9),
+    "lost but for a rare one": (lambda dice, size: np.where(dice.random(size) < 0.95, -1.0, 0.0), -0.95),
+    "a small loss, rarely of all": (lambda dice, size: np.where(dice.random(size) < 0.9, -0.2, -1.0), -0.28),
 }
 """How differences come about, and their mean."""
 

@@ -58,6 +58,10 @@ class Inference:
     """Of the differences; of one side's own values where the sides have a sample each. None below two."""
     degrees: int = 0
     """Of freedom of `sd`."""
+    common: float = 0.0
+    """Of conversations: the difference that more than half of them have; 0 where there is none such."""
+    apart: int = 0
+    """Conversations whose difference is another one."""
 
 
 def over_launches(baseline: Numbers, candidate: Numbers, paired: bool) -> Inference:
@@ -99,22 +103,35 @@ def _sd(values: Numbers) -> float:
 def over_conversations(differences: Numbers, largest: float) -> Inference:
     """The mean of one difference per conversation; `largest` is how large a single one could be.
 
-    No interval below `CONVERSATIONS_TO_GENERALISE`. Where fewer conversations than that differ at all, sign flips know
-    next to nothing of those that were not seen: with none of n, up to 1 − 0.05^(1/n) of all conversations may differ
-    (the rule of three), each by as much as the `largest`. The interval is widened by that, the less the more of them
-    were seen. Twenty conversations without a difference do not show that there is none.
+    No interval below `CONVERSATIONS_TO_GENERALISE`. Where fewer conversations than that are apart from what most have
+    in common – no difference, or one and the same – sign flips know next to nothing of those that were not seen: with
+    none of n, up to 1 − 0.05^(1/n) of all conversations may be apart (the rule of three), the less the more of them
+    were seen. The ends of the interval take that share to differ by the `largest`; but towards 0 from a difference that
+    most have in common, not to differ: a rare one of the other sign is what neither it nor p could see. Twenty
+    conversations without a difference do not show that there is none, six that lost all do not show that all do.
     """
     n = len(differences)
     value = float(differences.mean())
     sd, degrees = (_sd(differences), n - 1) if n > 1 else (None, 0)
+    largest = max(largest, float(np.abs(differences).max()))
+    common, apart = _common(differences, largest)
     if n < CONVERSATIONS_TO_GENERALISE:
-        return Inference(value, n=n, sd=sd, degrees=degrees)
+        return Inference(value, n=n, sd=sd, degrees=degrees, common=common, apart=apart)
     low, high, p = _flipped(differences) if n <= MANY else _many(differences)
-    changed = int(np.count_nonzero(differences))
-    if changed < CONVERSATIONS_TO_GENERALISE:
-        unseen = largest * (1 - (1 - CONFIDENCE) ** (1 / n)) * (1 - changed / CONVERSATIONS_TO_GENERALISE)
-        low, high = low - unseen, high + unseen
-    return Inference(value, low, high, p, n, sd, degrees)
+    unseen = (1 - (1 - CONFIDENCE) ** (1 / n)) * max(0.0, 1 - apart / CONVERSATIONS_TO_GENERALISE)
+    low = min(low, (1 - unseen) * low - unseen * (largest if common <= 0 else 0.0))
+    high = max(high, (1 - unseen) * high + unseen * (largest if common >= 0 else 0.0))
+    return Inference(value, max(low, -largest), min(high, largest), p, n, sd, degrees, common, apart)
+
+
+def _common(differences: Numbers, largest: float) -> tuple[float, int]:
+    """The difference that more than half have in common, else 0; how many have another."""
+    blur = 1e-12 * largest
+    for common in (float(np.median(differences)), 0.0):  # what more than half have is the median
+        apart = int((np.abs(differences - common) > blur).sum())
+        if 2 * apart < len(differences):
+            break
+    return common, apart
 
 
 def _flipped(differences: Numbers) -> tuple[float, float, float]:
