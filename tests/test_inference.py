@@ -182,6 +182,56 @@ def test_so_many_conversations_as_are_needed_find_the_difference() -> None:
     assert np.mean(found) >= 0.8
 
 
+def test_rare_differences_need_so_many_conversations_that_they_are_seen() -> None:
+    """One of twenty lost a fifth: 59 show that no more than 5 % differ unseen, as where none of them did."""
+    one, none = np.zeros(20), np.zeros(20)
+    one[0] = -0.2
+
+    assert conversations_needed(over_conversations(one, 1), 0.05, 1) == 59
+    assert conversations_needed(over_conversations(none, 1), 0.05, 1) == 59
+
+
+@pytest.mark.parametrize(("size", "seen", "of"), [(0.2, 1, 20), (0.2, 3, 20), (0.5, 1, 20), (1.0, 1, 20), (0.5, 5, 30)])
+@pytest.mark.parametrize("level", [0.05, 0.05 / 9])
+def test_so_many_conversations_as_rare_differences_need_tell(size: float, seen: int, of: int, level: float) -> None:
+    """Differences of one size, as rare as makes the mean one the margin."""
+    margin, dice = 0.05, np.random.default_rng(1)
+    n = conversations_needed(over_conversations(np.repeat([-size, 0.0], [seen, of - seen]), 1), margin, 1, level)
+    assert n is not None
+    samples = np.where(dice.random((100, n)) < margin / size, -size, 0.0)
+    found = [over_conversations(sample, 1) for sample in samples]
+
+    assert np.mean([each.p <= level or each.low >= -margin for each in found]) >= 0.75  # 80 %, and the luck of the draw
+
+
+def test_conversations_that_all_lost_the_same_need_no_more_than_the_level_does() -> None:
+    """2 of 2ⁿ flips: p = 2⁻⁵ for six; 0.05 / 9 takes nine."""
+    found = over_conversations(np.full(6, -1.0), 1)
+
+    assert [conversations_needed(found, 0.05, 1, level) for level in (0.05, 0.05 / 9)] == [6, 9]
+
+
+def test_a_level_of_many_rows_is_reached_by_as_many_conversations_as_are_needed() -> None:
+    """500 rows: 2 of 16 384 drawn flips would be p = 0.00012 at best."""
+    level, dice, found = 0.05 / 500, np.random.default_rng(2), []
+    for _ in range(10):
+        n = conversations_needed(over_conversations(dice.normal(0.1, 0.1, 10), 1), 0.1, 1, level)
+        assert n is not None
+        found += [over_conversations(sample, 1).p <= level for sample in dice.normal(0.1, 0.1, (10, n))]
+    alike = conversations_needed(over_conversations(np.full(10, 0.1), 1), 0.1, 1, level)
+
+    assert np.mean(found) >= 0.8
+    assert over_conversations(np.full(alike, 0.1), 1).p <= level < over_conversations(np.full(alike - 1, 0.1), 1).p
+
+
+def test_p_beyond_what_is_drawn_is_no_smaller_than_that_of_all_flips() -> None:
+    """20 of one sign: 2 of 2²⁰ flips; the bound is 2 × 3.18 × P(normal > √20)."""
+    found = over_conversations(np.full(20, 0.1), 1)
+
+    assert found.p == pytest.approx(6.356 * 3.87e-6, rel=1e-2)
+    assert found.p > 2 / 2**20
+
+
 def test_known_spread_needs_the_textbook_number_of_launches() -> None:
     """Two-sided t-test, 5 %, power 80 %, effect of one standard deviation: 17 per group, 10 pairs."""
     known = Inference(0.0, n=9, sd=1.0, degrees=10**9)

@@ -9,19 +9,19 @@ than a symmetric distribution, which exchanging equal sides gives. Its inversion
 values (Journal of the American Statistical Association 64, 1969): of n differences that lie symmetrically about θ, the
 means of all 2ⁿ − 1 non-empty subsets cut the line into 2ⁿ parts that hold θ with equal probability. So one array of
 subset means yields both, and the interval excludes 0 exactly where p ≤ 0.05. All subsets up to `EXACT` conversations,
-a seeded sample of them beyond.
+a seeded sample of them beyond, and below what a sample can tell a bound on the p-value of all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2, false_discovery_control, nct, t, ttest_1samp
+from scipy.stats import chi2, false_discovery_control, nbinom, nct, norm, t, ttest_1samp
 
 from harness.analysis.stats import CONFIDENCE, CONVERSATIONS_TO_GENERALISE
 
@@ -33,6 +33,9 @@ EXACT = 14
 """Conversations whose sign flips, 2¹⁴ of them, are all looked at; beyond, as many are drawn."""
 MANY = 500
 """Conversations from which on the t-test is used: their mean is normal, and the flips agree with it."""
+_TAIL = 1 / (4 * float(norm.sf(math.sqrt(2))))
+"""The sum of numbers with random signs is beyond x standard deviations this many times as often as a normal variable at
+most, 3.18 (Bentkus and Dzindzalieta, Bernoulli 21, 2015)."""
 _LEVEL = 1 - CONFIDENCE
 _PILOT = 0.75
 """A standard deviation known from few launches is taken at the upper end of its one-sided interval of this confidence
@@ -144,6 +147,8 @@ def _flipped(differences: Numbers) -> tuple[float, float, float]:
     blur = 1e-12 * float(np.abs(differences).sum())  # sums of the same numbers in another order
     smaller = min(int((sums <= blur).sum()), int((sums >= -blur).sum()))
     p = min(1.0, 2 * (1 + smaller) / parts)
+    if not smaller and len(differences) > EXACT:  # rarer than what is drawn can tell
+        p = min(p, 2 * _TAIL * float(norm.sf(abs(differences.sum()) / np.linalg.norm(differences))))
     return float(means[beyond - 1]), float(means[-beyond]), p
 
 
@@ -183,39 +188,61 @@ def launches_needed(found: Inference, shift: float, paired: bool, level: float =
     """
     if found.sd is None:
         return None
-    return _needed(found.sd, found.degrees, shift, 1 if paired else 2, level)
+    sides = 1 if paired else 2
+    return _needed(found.sd, found.degrees, shift, sides, lambda n: float(t.isf(level / 2, sides * (n - 1))))
 
 
 def conversations_needed(found: Inference, shift: float, largest: float, level: float = _LEVEL) -> int | None:
     """How many conversations find a mean difference of `shift` with `POWER` in a test at `level`, and are enough for a
-    sign-flip test to reach that level at all. Where none of them differed: how many of that kind would show that fewer
-    than `shift` of them do.
+    sign-flip test to reach that level at all. Where most do not differ they are also so many that no more than `shift`
+    of all can differ unseen, and that enough of them differ where those that do are as far apart as was seen.
 
     None for a single conversation.
     """
     if found.sd is None:
         return None
-    least = max(CONVERSATIONS_TO_GENERALISE, 1 + math.ceil(math.log2(1 / level) - 1e-9))
-    if found.sd == 0:
-        share = min(shift / largest, 0.5)
-        return max(least, math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-share)))
-    return max(least, _needed(found.sd, found.degrees, shift, 1, level))
+    flips = max(CONVERSATIONS_TO_GENERALISE, 1 + math.ceil(math.log2(1 / level) - 1e-9))
+    needed = _needed(found.sd, found.degrees, shift, 1, lambda n: _of_flips(n, level), flips)
+    if found.common != 0 or found.apart >= CONVERSATIONS_TO_GENERALISE:
+        return needed
+    none_seen = math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-min(shift / largest, 0.5)))
+    if found.apart == 0:
+        return max(needed, none_seen)
+    enough_seen = _holding(CONVERSATIONS_TO_GENERALISE, found.apart / found.n)
+    squares = found.sd**2 * found.degrees + found.value**2 * found.n
+    differing = min(1.0, shift / math.sqrt(squares / found.apart))
+    return max(needed, min(none_seen, enough_seen), _holding(flips, differing))
 
 
-def _needed(sd: float, degrees: int, shift: float, sides: int, level: float) -> int:
-    """The smallest sample (of each side) whose t-test at `level` finds `shift` with `POWER`."""
+def _holding(differing: int, share: float) -> int:
+    """The conversations that hold so many that differ, with `POWER`, where `share` of all do."""
+    return differing + int(nbinom.ppf(POWER, differing, share))
+
+
+def _of_flips(n: int, level: float) -> float:
+    """How large t has to be for n conversations to reach `level`; infinite where it cannot be."""
+    by_t = float(t.isf(level / 2, n - 1))
+    if not EXACT < n <= MANY or level >= 2 / 2**EXACT:
+        return by_t
+    bound = float(norm.isf(level / 2 / _TAIL))  # of sum / √(sum of squares), see `_flipped`
+    return max(by_t, bound * math.sqrt((n - 1) / (n - bound**2))) if n > bound**2 else math.inf
+
+
+def _needed(sd: float, degrees: int, shift: float, sides: int, critical: Callable[[int], float], least: int = 2) -> int:
+    """The smallest sample (of each side), of `least` or more, whose t for `shift` is beyond the `critical` one of its
+    size with `POWER`."""
     sd *= math.sqrt(degrees / float(chi2.ppf(1 - _PILOT, degrees)))
 
     def finds(n: int) -> bool:
-        freedom = sides * (n - 1)
-        critical = float(t.isf(level / 2, freedom))
-        noncentrality = shift / (sd * math.sqrt(sides / n)) if sd else math.inf
-        return math.isinf(noncentrality) or bool(nct.sf(critical, freedom, noncentrality) >= POWER)
+        beyond = critical(n)
+        if sd == 0 or math.isinf(beyond):
+            return not math.isinf(beyond)
+        return bool(nct.sf(beyond, sides * (n - 1), shift / (sd * math.sqrt(sides / n))) >= POWER)
 
-    high = 2
+    high = least
     while not finds(high) and high < _MOST:
         high *= 2
-    low = max(2, high // 2)
+    low = max(least, high // 2)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if finds(middle) else (middle + 1, high)
