@@ -189,6 +189,44 @@ def test_one_model_under_two_names_is_compared_by_what_its_specs_differ_in(tmp_p
     assert fairness(pair, work(pair)) == ()
 
 
+def test_what_came_out_another_way_under_two_names_though_asked_for_alike_counts(tmp_path: Path) -> None:
+    ours = {"commit": "a", "template_hash": "a", "quantization": None, "attention": "sdpa"}
+    theirs = {"commit": "b", "template_hash": "b", "quantization": "gptq", "attention": "eager", "dtype": "bfloat16"}
+    (pair,) = within(models(tmp_path, {"x": {"model": "m"}, "y": {"model": "m"}}, {"x": ours, "y": theirs}), "model")
+
+    assert told(list(fairness(pair, work(pair)))) == [
+        ("model commit", "blocker", "blocker"),
+        ("template hash", "blocker", "blocker"),
+        ("dtype", "blocker", "blocker"),
+        ("quantization", "blocker", "blocker"),
+        ("attention", "suspect", "suspect"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "came"),
+    [
+        ({"revision": "v2"}, {"commit": "b", "template_hash": "b", "context_tokens": 9, "dtype": "float16"}),
+        ({"quantization": {"quant_method": "bnb"}}, {"quantization": "bnb", "dtype": "float16", "parameters": 1}),
+        ({"dtype": "float16"}, {"dtype": "float16", "attention": "sdpa"}),
+    ],
+)
+def test_what_comes_of_what_two_specs_of_a_model_differ_in_is_compared(
+    tmp_path: Path, asked: dict[str, Any], came: dict[str, Any]
+) -> None:
+    run = models(tmp_path, {"x": {"model": "m"}, "y": {"model": "m", **asked}}, {"y": came})
+    (pair,) = within(run, "model")
+
+    assert (what(pair), fairness(pair, work(pair))) == (next(iter(asked)), ())
+
+
+def test_two_specs_of_a_model_excuse_nothing_but_what_comes_of_them(tmp_path: Path) -> None:
+    specs = {"half": {"model": "m", "dtype": "bfloat16"}, "full": {"model": "m", "dtype": "float32"}}
+    (pair,) = within(models(tmp_path, specs, {"half": {"dtype": "bfloat16", "commit": "other"}}), "model")
+
+    assert told(list(fairness(pair, work(pair)))) == [("model commit", "blocker", "blocker")]
+
+
 def test_other_vocabularies_are_told(tmp_path: Path) -> None:
     run = models(tmp_path, {"pico": {}, "nano": {}}, {"pico": {"vocabulary": 100}, "nano": {"vocabulary": 200}})
     (pair,) = within(run, "model")

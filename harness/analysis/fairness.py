@@ -8,13 +8,14 @@ runs of one setting are compared as they are, and then everything counts. What e
 
 each for speed (with memory and loading) and for behaviour by itself. Of two different models, tokenizer, template and
 weights are the thing compared; what their specs ask for besides – dtype, engine, attention … – is not. A model under
-two names is compared by whatever its two specs differ in.
+two names is compared by whatever its two specs differ in, and by what comes of that; what came out another way though
+it was asked for alike counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,8 +51,8 @@ class _Field:
     """The value, or an iterable of what its launches say."""
     speed: Weight | None
     behaviour: Weight | None
-    asked: str | None = None
-    """Of a spec: the key it is asked for by."""
+    asked: tuple[str, ...] = ()
+    """Of a model or spec: the keys of the spec that decide on it, the first being its own."""
 
 
 def _machine(name: str) -> Callable[[Side], Any]:
@@ -119,22 +120,24 @@ _FIELDS: tuple[_Field, ...] = (
     _Field("threads", "plan", _launch("threads"), "suspect", None),
     _Field("cpu_affinity", "plan", _launch("cpu_affinity"), "suspect", None),
     _Field("sample_devices_s", "plan", _plan("sample_devices_s"), "suspect", None),
-    _Field("model", "model", _spec("model"), "blocker", "blocker"),
-    _Field("model commit", "model", _fact("commit"), "blocker", "blocker"),
-    _Field("weights", "model", _column("weights"), "blocker", "blocker"),
-    _Field("parameters", "model", _fact("parameters"), "blocker", "blocker"),
-    _Field("template hash", "model", _fact("template_hash"), "blocker", "blocker"),
-    _Field("chat format", "model", _fact("chat_format"), "blocker", "blocker"),
-    _Field("context", "model", _fact("context_tokens"), None, "suspect"),
-    _Field("dtype", "spec", _fact("dtype"), "blocker", "blocker", "dtype"),
-    _Field("quantization", "spec", _fact("quantization"), "blocker", "blocker", "quantization"),
-    _Field("engine", "spec", _column("engine"), "blocker", "blocker", "engine"),
-    _Field("kv_cache", "spec", _column("kv_cache"), "blocker", "suspect", "kv_cache"),
-    _Field("attention", "spec", _fact("attention"), "suspect", "suspect", "attn_implementation"),
-    _Field("device map", "spec", _fact("device_map"), "blocker", None, "device_map"),
-    _Field("template_kwargs", "spec", _spec("template_kwargs"), "blocker", "blocker", "template_kwargs"),
+    _Field("model", "model", _spec("model"), "blocker", "blocker", ("model",)),
+    _Field("model commit", "model", _fact("commit"), "blocker", "blocker", ("revision", "weights")),
+    _Field("weights", "model", _column("weights"), "blocker", "blocker", ("weights", "revision")),
+    _Field("parameters", "model", _fact("parameters"), "blocker", "blocker", ("revision", "quantization")),
+    _Field("template hash", "model", _fact("template_hash"), "blocker", "blocker", ("revision",)),
+    _Field("chat format", "model", _fact("chat_format"), "blocker", "blocker", ("revision",)),
+    _Field("context", "model", _fact("context_tokens"), None, "suspect", ("revision",)),
+    _Field("dtype", "spec", _fact("dtype"), "blocker", "blocker", ("dtype", "revision", "weights", "quantization")),
+    _Field("quantization", "spec", _fact("quantization"), "blocker", "blocker", ("quantization", "revision")),
+    _Field("engine", "spec", _column("engine"), "blocker", "blocker", ("engine",)),
+    _Field("kv_cache", "spec", _column("kv_cache"), "blocker", "suspect", ("kv_cache", "engine")),
+    _Field("attention", "spec", _fact("attention"), "suspect", "suspect",
+           ("attn_implementation", "dtype", "engine", "device_map", "quantization", "revision")),
+    _Field("device map", "spec", _fact("device_map"), "blocker", None, ("device_map", "dtype", "quantization")),
+    _Field("template_kwargs", "spec", _spec("template_kwargs"), "blocker", "blocker", ("template_kwargs",)),
 )  # fmt: skip
 ON_PURPOSE = "give the model another label on one side to compare this on purpose"
+ASKED_ALIKE = "asked for alike on both sides"
 _MODELS_OWN = ("eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
 """Generation settings in a model's own ids: of two models they mean the same where they are different."""
 
@@ -167,26 +170,30 @@ def _other_model(pair: Pair) -> bool:
 
 
 def _fields(pair: Pair) -> Iterator[Difference]:
-    by_name = "model" in pair.compared
-    other = _other_model(pair)
     for field in _FIELDS:
         ours, theirs = (_told(field.read(side)) for side in pair)
         if ours == theirs:
             continue
-        speed, behaviour, remark = (
-            field.speed,
-            field.behaviour,
-            ON_PURPOSE if field.kind == "spec" and not other else "",
-        )
-        if field.kind in ("model", "spec") and by_name:
-            asked = {_told(_spec(field.asked or field.name)(side)) for side in pair}
-            if not other or field.kind == "model":
-                continue
-            if len(asked) == 1:  # the same was asked for: what came of it is the models' own
-                speed, behaviour, remark = _softened(speed), _softened(behaviour), "the models' own"
-        if field.name == "CPU" and any(_on_accelerator(side) for side in pair):
-            speed = "suspect"
-        yield Difference(field.name, ours, theirs, speed, behaviour, remark)
+        found = _weighed(Difference(field.name, ours, theirs, field.speed, field.behaviour), field, pair)
+        if found is not None:
+            yield found
+
+
+def _weighed(found: Difference, field: _Field, pair: Pair) -> Difference | None:
+    """A difference with the weight it has between these sides; None where it is, or comes of, the thing compared."""
+    if field.name == "CPU" and any(_on_accelerator(side) for side in pair):
+        return replace(found, speed="suspect")
+    if field.kind not in ("model", "spec"):
+        return found
+    if "model" not in pair.compared:
+        return replace(found, remark=ON_PURPOSE) if field.kind == "spec" and not _other_model(pair) else found
+    ours, theirs = ([_told(_spec(key)(side)) for key in field.asked] for side in pair)
+    if not _other_model(pair):
+        return replace(found, remark=ASKED_ALIKE) if ours == theirs else None
+    if field.kind == "spec" and ours[0] == theirs[0]:  # what came of it is the models' own
+        speed, behaviour = _softened(found.speed), _softened(found.behaviour)
+        return replace(found, speed=speed, behaviour=behaviour, remark="the models' own")
+    return found if field.kind == "spec" else None
 
 
 def _softened(weight: Weight | None) -> Weight | None:
