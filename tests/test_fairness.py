@@ -66,6 +66,7 @@ def test_equal_runs_differ_in_nothing(tmp_path: Path) -> None:
         ({"samplings": {"greedy": {"do_sample": False, "top_k": 3}}}, "top_k", "blocker", "blocker"),
         ({"history": "scripted"}, "history", "blocker", "blocker"),
         ({"length": "fixed"}, "length", "blocker", "blocker"),
+        ({"timeout": 30.0}, "timeout", "suspect", "suspect"),
         ({"seed": 1}, "seed", None, "suspect"),
         ({"warmup": 3}, "warmup", "suspect", None),
         ({"sample_devices_s": 1.0}, "sample_devices_s", "suspect", None),

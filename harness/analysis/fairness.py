@@ -114,6 +114,7 @@ _FIELDS: tuple[_Field, ...] = (
     _Field("history", "plan", _plan("history"), "blocker", "blocker"),
     _Field("length", "plan", _plan("length"), "blocker", "blocker"),
     _Field("on_overflow", "plan", _plan("on_overflow"), "suspect", "blocker"),
+    _Field("timeout", "plan", _plan("timeout"), "suspect", "suspect"),
     _Field("template_now", "plan", _plan("template_now"), "suspect", "suspect"),
     _Field("seed", "plan", _plan("seed"), None, "suspect"),
     _Field("warmup", "plan", _plan("warmup"), "suspect", None),
