@@ -226,6 +226,19 @@ def test_behaviour_is_the_mean_over_conversations(tmp_path: Path) -> None:
     assert found.answer(found.p) == "cannot tell"
 
 
+def test_long_and_short_conversations_count_alike(tmp_path: Path) -> None:
+    """nano fails everything in one conversation of nine turns, nothing in nine of one: a tenth of the conversations,
+    though half of the checks."""
+    talks = {"long": 9} | {f"short-{number}": 1 for number in range(9)}
+
+    def rate(cell: Cell, _: int) -> int:
+        return 0 if cell.model == "nano" and cell.conversation_id == "long" else 2
+
+    run = stored(tmp_path, passing(rate), checks=[2] * 9, conversations=talks, **TWO)
+
+    assert behaviour_effect(*sides(run), "check_pass_rate").candidate == pytest.approx(0.9)
+
+
 def test_greedy_repeats_and_launches_are_one_observation(tmp_path: Path) -> None:
     def rate(cell: Cell, index: int) -> int:
         return 2 - (cell.model == "nano") * (index == 0) * (1 + (cell.conversation_id == "law"))

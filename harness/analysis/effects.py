@@ -8,7 +8,8 @@ launches and repeats of a turn are one observation, since they share its convers
                of medians would not see a change in a quarter of the turns.
     memory     ratio of the most over the turns that both sides answered, whatever was said
     loading    ratio of what launches took
-    behaviour  mean over conversations of candidate − baseline, each the mean over the turns that both sides have
+    behaviour  mean over conversations of candidate − baseline, each the mean over the turns that both sides have; so is
+               the value of a side, which is not that of a report's tables where conversations are not equally long
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ FAIRNESS = (
 ANSWERS = (
     "Effect: candidate over baseline (×) or candidate − baseline, with its 95 % interval; q: the share of chance finds "
     "among all rows that are at least as sure. Speed, memory, loading: the conversations are fixed, the launches are "
-    "the sample. Behaviour: the conversations are the sample. More of them: how many would find, four times of five, a "
+    "the sample. Behaviour: the conversations are the sample, and values are means over them, each counting alike, "
+    "where a report's tables count each check or turn alike. More of them: how many would find, four times of five, a "
     "difference as large as it looks, to one as small as the margin."
 )
 FLIPS = "Flips: checks that went from pass to fail (lost) or back (gained), in these conversations."
