@@ -211,6 +211,23 @@ def test_greedy_repeats_are_one_observation_and_settings_are_kept_apart(tmp_path
     assert table.loc["greedy", "low"] == table.loc["hot", "low"]
 
 
+def test_scores_of_launches_that_draw_with_the_same_seeds_are_one_observation(tmp_path):
+    tables = []
+    for launches in (1, 4):
+        samplings = {"hot": {"do_sample": True}}
+        of = plan(samplings=samplings, conversations={"a": 2, "b": 2, "c": 2}, launches=launches)
+        said = lambda of_cell, index: turn(of_cell, index, reply="</s>" if index else "clean")  # noqa: E731
+        path = store(tmp_path / str(launches), every_turn(of, said), of)
+        score(harness.load(path), MARKERS)
+        run = harness.load(path)
+        tables.append(by_setting(run, given(run)))
+    once, again = tables
+
+    assert again["replies"].tolist() == [24]
+    # Six observations of three conversations at the very same rate, and not 24.
+    assert again[["mean", "low", "high"]].to_numpy().tolist() == once[["mean", "low", "high"]].to_numpy().tolist()
+
+
 def test_the_command_scores_prints_and_puts_a_section_into_the_report(tmp_path, capsys):
     path = store(tmp_path, [turn(reply="x</s>", gold="x"), failed(index=1)])
     told = command("score", path, "--scorer", "role_markers", "--scorer", "gold_exact")

@@ -9,13 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 
 import harness
+from harness.analysis.effects import Effect
 from harness.analysis.frames import Run
-from harness.analysis.standings import Standing, standings
+from harness.analysis.inference import over_launches
+from harness.analysis.standings import Against, Contender, Standing, standings
+from harness.analysis.stats import Estimate
 from harness.records import Cell, Memory, TurnRecord
+from harness.report.page.best import best
 from harness.report.verdicts import headline, sentence
 from tests.builders import checks, every_turn, failed, launch, plan, store, turn
+from tests.sides_and_runs import timed
 
 SAME_WORK = {"history": "scripted", "length": "fixed"}
 TOP_K = {f"top_k={k}": {"do_sample": True, "top_k": k} for k in (1, 10, 50)}
@@ -143,8 +149,82 @@ def test_what_came_out_best_for_having_had_less_to_do_is_found_out(tmp_path: Pat
 
     assert found.best.name == "pico"
     assert outcomes(found) == {"nano": "better"}
-    assert found.tied == found.others
+    assert (found.better, found.tied, found.worse) == (found.others, (), ())
     assert "on turns of the very same work nano did better" in sentence(found)
+
+
+def uneven(run_id: str, tmp_path: Path, pico: list[float], nano: list[float]) -> Run:
+    """Two models, one conversation, four launches of much the same speed; times to the first token by turn, in ms."""
+    of = plan(("pico", "nano"), conversations={"a": 4}, launches=4, **SAME_WORK)
+
+    def made(each: Cell, index: int) -> TurnRecord:
+        ms = (pico if each.model == "pico" else nano)[index] + each.launch % 2 / 1000 * (each.model == "nano")
+        return timed(each, index, ms, around=SAME_WORK)
+
+    return played(tmp_path, made, of, run_id=run_id)
+
+
+def test_nobody_is_called_faster_who_lost_on_the_very_same_work(tmp_path: Path) -> None:
+    """Medians of 10.0 and 10.5 ms; mean log ratio log(10.5/10)·3/4 + log(20/100)/4, a ratio of 0.694."""
+    run = uneven("v", tmp_path, [10, 10, 10, 100], [10.5, 10.5, 10.5, 20])
+    found = answer(standings(run).by_model, "ttft_s")
+    ((_, told),) = headline(run)
+    (said,) = [each for each in told if "first token" in each]
+    (row,) = [each for each in best(run).table.rows if "first token" in each.cells[0].value]
+
+    assert outcomes(found) == {"nano": "better"}
+    assert not any("pico was faster" in each for each in told)
+    assert said.startswith(
+        "pico came out better in time to the first token (10.0 ms against 10.5 ms), but on turns of the very same work "
+        "nano did better (0.694 times with 95 % interval "
+    )
+    assert [cell.value for cell in row.cells[1:]] == ["pico", "10.0 ms", "–", "–"]
+    assert row.cells[1].beside == "but on turns of the very same work nano did better"
+
+
+def test_nobody_is_called_faster_whose_turns_take_as_long(tmp_path: Path) -> None:
+    """Medians of 15 and 20 ms, and the same times in another order: the mean log ratio is 0."""
+    run = uneven("v", tmp_path, [10, 10, 40, 20], [20, 20, 20, 10])
+    ((_, told),) = headline(run)
+
+    assert not any("was faster to the first token" in each for each in told)
+    assert (
+        "pico came out better in time to the first token (15.0 ms against 20.0 ms; on turns of the very same work: "
+        "1.00 times with 95 % interval " in " ".join(told)
+    )
+
+
+def test_the_lead_of_a_rate_keeps_its_sign(tmp_path: Path) -> None:
+    """pico passes the 30 turns of one conversation, nano all of the nine others: 30/39 against 9/39 of the checks, and
+    1/10 against 9/10 of the conversations."""
+    of = plan(("pico", "nano"), conversations={"long": 30} | {f"c{n}": 1 for n in range(9)}, checks=[1] * 30)
+
+    def made(each: Cell, index: int) -> TurnRecord:
+        return turn(each, index, checks=checks((each.model == "pico") == (each.conversation_id == "long")))
+
+    run = played(tmp_path, made, of)
+    found = answer(standings(run).by_model, "checks")
+
+    assert found.best.name == "pico"
+    assert (found.others[0].effect.value, found.others[0].contrary("higher")) == (pytest.approx(0.8), True)
+    assert sentence(found).startswith(
+        "pico came out better in checks passed (77 % against 23 %; with every conversation counting the same: "
+        "a lead of -100 to -33.3 points with 95 % confidence)"
+    )
+    assert "passed more checks" not in str(headline(run))
+
+
+def test_equal_values_do_not_hide_who_did_better(tmp_path: Path) -> None:
+    """Medians of 10 ms both; three turns take 10 ms on either side, one of them 20 and 15."""
+    run = uneven("v", tmp_path, [10, 10, 10, 20], [10, 10, 10, 15])
+    run = replace(run, turns=run.turns.assign(ttft_s=run.turns["ttft_s"].round(3)))
+    found = answer(standings(run).by_model, "ttft_s")
+
+    assert outcomes(found) == {"nano": "better"}
+    assert sentence(found) == (
+        "pico and nano do not differ in time to the first token: 10.0 ms, "
+        "but on turns of the very same work nano did better."
+    )
 
 
 def test_memory_of_the_host_and_loading_are_of_models_and_that_of_an_accelerator_of_settings(tmp_path: Path) -> None:
@@ -199,7 +279,54 @@ def test_of_very_many_settings_the_next_best_are_compared(tmp_path: Path, monkey
     found = answer(standings(run).by_setting, "tpot_s")
 
     assert (found.best.name, list(outcomes(found)), found.further) == ("s3", ["s2", "s1"], 1)
-    assert sentence(found).endswith("; 1 more came out worse still and were not compared.")
+    assert sentence(found).endswith("; 1 more came out no better and was not compared.")
+    ((_, told),) = [each for each in headline(run) if each[0] == "Which top_k?"]
+    assert not any("1, 2, 3 and 4 cannot be told apart in time per token" in each for each in told)
+
+
+@pytest.mark.parametrize("worst", [0, 2])
+def test_equals_are_counted_beyond_those_that_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worst: int
+) -> None:
+    monkeypatch.setattr("harness.analysis.standings.MOST_COMPARED", 3)
+    samplings = {f"s{n}": {"do_sample": True, "top_k": n + 1} for n in range(6)}
+    of = plan(samplings=samplings, conversations={"a": 1})
+    run = played(tmp_path, lambda each, index: turn(each, index, tpot_ms=2 + (int(each.sampling[1]) >= 6 - worst)), of)
+    found = answer(standings(run).by_setting, "tpot_s")
+    said = sentence(found)
+
+    assert (len(found.others), found.further, len(found.equal)) == (3, 2, 5 - worst)
+    if worst:
+        assert said.startswith("s0 was fastest per token (2.00 ms), as did s1, s2 and s3; ")
+        assert said.endswith("; 2 more came out no better and were not compared.")
+    else:
+        assert said.startswith("s0, s1, s2 and 3 others do not differ in time per token: 2.00 ms; ")
+        assert said.endswith("; 2 of them were not compared.")
+
+
+def test_more_is_planned_for_where_more_is_looked_at(tmp_path: Path) -> None:
+    """Of models one pair, of settings fifteen, by three questions that conversations tell: level 0.05/3 and 0.05/45."""
+    found = standings(judged(tmp_path, 3, 0.5))
+    of_models, of_settings = answer(found.by_model, "checks"), answer(found.by_setting, "checks")
+
+    assert {each.family for each in of_models.others} == {3}
+    assert {each.family for each in of_settings.others} == {45}
+    (nano,) = of_models.others
+    assert nano.needed() == nano.effect.needed(level=0.05 / 3)
+    assert f"({nano.needed()} would show a difference of 5 points)" in sentence(of_models)
+
+
+def test_as_many_launches_as_are_said_to_be_needed_find_the_difference_among_nine() -> None:
+    dice, found, rounds = np.random.default_rng(5), 0, 300
+    for _ in range(rounds):
+        pilot = over_launches(dice.normal(0, 0.02, 10), dice.normal(0.05, 0.02, 10), paired=True)
+        effect = Effect("ttft_s", "ratio", 1, 1, pilot, "launches", paired=True)
+        needed = Against(Contender("nano", None, Estimate(1.0)), effect, family=9).needed()  # type: ignore[arg-type]
+        assert needed is not None
+        p = over_launches(dice.normal(0, 0.02, needed), dice.normal(np.log(1.05), 0.02, needed), paired=True).p
+        found += false_discovery_control([p] + [1.0] * 8)[0] <= 0.05
+
+    assert found / rounds >= 0.8 - 2 * np.sqrt(0.16 / rounds)
 
 
 def test_a_grid_is_asked_at_each_value_of_the_other_parameter(tmp_path: Path) -> None:

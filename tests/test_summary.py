@@ -142,6 +142,26 @@ def test_sampled_repeats_are_draws_and_all_count(tmp_path: Path) -> None:
     assert only(by_setting(run))["checks_rate"] == pytest.approx(2 / 6)
 
 
+def test_launches_that_draw_with_the_same_seeds_are_one_observation(tmp_path: Path) -> None:
+    """Two conversations, two repeats, four launches, half of the turns right: four observations, as in one launch."""
+    one, four = (
+        plan(samplings=SAMPLED, conversations={"physics": 1, "memory": 1}, repeats=2, launches=n) for n in (1, 4)
+    )
+    runs = [
+        run_of(
+            tmp_path / str(of["launches"]),
+            every_turn(of, lambda each, index: turn(each, index, checks=checks(each.repeat == 0))),
+            of,
+        )
+        for of in (one, four)
+    ]
+    once, again = (only(by_setting(run)) for run in runs)
+
+    assert [observations(run) for run in runs] == [4, 4]
+    assert again["checks_rate"] == 0.5
+    assert [again[f"checks_{end}"] for end in ("low", "high")] == [once[f"checks_{end}"] for end in ("low", "high")]
+
+
 def test_a_draw_from_one_token_is_no_draw(tmp_path: Path) -> None:
     of = plan(
         samplings={"top_k=1": {"do_sample": True, "top_k": 1}}, conversations={"physics": 1, "memory": 1}, repeats=3

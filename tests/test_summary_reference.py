@@ -86,12 +86,13 @@ def grouped(run: Run, keys: Iterable[str]) -> dict[tuple[Any, ...], list[Row]]:
 
 
 def rate(rows: list[Row]) -> float | None:
-    """Checks passed over checks due; all repeats of a greedy turn are one observation, their mean."""
+    """Checks passed over checks due; the launches of a turn and repeat are one observation, their mean, and all repeats
+    of a greedy turn are."""
     due = {one["id"]: dict(zip(one["turns"], one["checks"], strict=True)) for one in PLAN["conversations"]}
     seen: dict[tuple[Any, ...], list[int]] = {}
-    for number, row in enumerate(rows):
+    for row in rows:
         if row["state"] != "missing":
-            place = (row["conversation_id"], row["turn_index"], None if row["sampling"] == "greedy" else number)
+            place = (row["conversation_id"], row["turn_index"], None if row["sampling"] == "greedy" else row["repeat"])
             seen.setdefault(place, []).append(row["checks_passed"] or 0 if row["state"] == "done" else 0)
     total = sum(due[name][index] for name, index, _ in seen)
     return sum(fmean(each) for each in seen.values()) / total if total else None

@@ -263,3 +263,18 @@ def test_the_command_takes_votes_and_says_what_became_of_them(run, tmp_path, cap
     assert "| Votes (eve) | pico | cold | pico · hot | 75 %" in (run.path / "report.md").read_text()
     assert ended.value.code == 2
     assert all(line.startswith(f"{tmp_path}/bad.json:") for line in capsys.readouterr().err.splitlines())
+
+
+def test_a_pair_that_was_judged_from_either_side_agrees_with_one_vote_once(run):
+    """The judge prefers cold to hot asked about cold, and cold to hot asked about hot: one vote, and not two."""
+    judge, people = setup_of("judge_pair", {}, by="nano"), setup_of("human", {}, by="eve")
+    cold, hot = (ReplyId(cell(sampling=name, conversation_id="a"), 0, 0) for name in ("cold", "hot"))
+    with ScoreWriter(run.path) as writer:
+        writer.append([judge, people])
+        writer.append([Score(people.config_hash, cold, 1.0, against=hot)])
+        for swapped in (False, True):
+            writer.append([Score(judge.config_hash, cold, 1.0, against=hot, swapped=swapped)])
+            writer.append([Score(judge.config_hash, hot, 0.0, against=cold, swapped=swapped)])
+    (found,) = agreements(given(again(run)))
+
+    assert (found.votes, found.agreed, found.decided, found.decided_agreed) == (1, 1, 1, 1)

@@ -21,10 +21,10 @@ class Tally:
     """The checks of some turns, by conversation."""
 
     passed: Array
-    """Means over greedy repeats, so not always whole numbers."""
+    """Means over what is one observation, so not always whole numbers."""
     total: Array
     turns: int
-    """How many turns had checks, all repeats of a greedy one being one."""
+    """How many observations had checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +37,29 @@ class Ledger:
     """(model, sampling) without randomness: repeats of a turn are one observation."""
 
     def tally(self, turns: View, model: str, sampling: str) -> Tally:
-        """What turns of one setting contribute: one observation per turn, or per turn and all its repeats where they
-        are greedy.
-
-        The repeats' mean is that observation, so that one failure among ten repeats weighs a tenth of it.
-        """
+        """What turns of one setting contribute, by what is one observation (`observed`): its mean, so that one failure
+        among ten greedy repeats weighs a tenth of it."""
         played = turns.where(turns["state"] != STATES.index("missing"))
         due = self.expected[played.rows]
         passed = np.where(played["state"] == STATES.index("done"), np.nan_to_num(played["checks_passed"]), 0.0)
-        weight, checked = np.ones(len(played)), due > 0
-        observations = int(checked.sum())
-        if (model, sampling) in self.greedy:
-            _, which, repeats = np.unique(played["place"], return_inverse=True, return_counts=True)
-            weight = 1 / repeats[which]
-            observations = len(np.unique(played["place"][checked]))
+        same = observed(played, greedy=(model, sampling) in self.greedy)
+        _, which, times = np.unique(same, return_inverse=True, return_counts=True)
+        weight = 1 / times[which]
         _, conversation = np.unique(played["conversation"], return_inverse=True)
         count = int(conversation.max(initial=-1)) + 1
         return Tally(
             np.bincount(conversation, weight * passed, count),
             np.bincount(conversation, weight * due, count),
-            observations,
+            len(np.unique(same[due > 0])),
         )
+
+
+def observed(turns: View, *, greedy: bool) -> Array:
+    """A code per turn, the same for those that are one observation. Launches draw with the same seeds
+    (`records.turn_seed`), so a turn of the script and a repeat are one, however many launches played it; and of a
+    greedy setting all repeats are."""
+    place, repeat = turns["place"], turns["repeat"]
+    return place if greedy else place * (int(repeat.max(initial=0)) + 1) + repeat
 
 
 @once_per_run

@@ -160,10 +160,16 @@ def agreements(found: Given) -> list[Agreement]:
 
 
 def _of_pairs(given: pd.DataFrame) -> pd.DataFrame:
-    """A judge's preferences, in the order of the pair and in the other."""
-    pairs = settled(given)[["row", "other", "value"]].dropna()
-    turned = pairs.rename(columns={"row": "other", "other": "row"}).assign(value=1 - pairs["value"])
-    return pd.concat([pairs, turned], ignore_index=True)
+    """A judge's preferences, in the order of the pair and in the other: one of each pair. Where it was judged from
+    either side that is their median, as of several trials."""
+    said = settled(given)[["row", "other", "value"]].dropna()
+    pairs = pd.concat([said, _turned(said)])
+    each = pairs[pairs["row"] < pairs["other"]].groupby(["row", "other"])["value"].median().reset_index()
+    return pd.concat([each, _turned(each)], ignore_index=True)
+
+
+def _turned(pairs: pd.DataFrame) -> pd.DataFrame:
+    return pairs.rename(columns={"row": "other", "other": "row"}).assign(value=1 - pairs["value"])
 
 
 def _of_scores(given: pd.DataFrame, votes: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Scores by setting, with intervals: the conversations are the sample, as of everything that is about behaviour.
 
 Scores are of replies that there are; how many planned turns have none stands beside them (`summary.by_setting`), and
-how many could not be scored stands in the table. Identical repeats of a greedy setting are one observation.
+how many could not be scored stands in the table. What launches draw with the same seed is one observation, and of a
+greedy setting all repeats of a turn are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pandas as pd
 
 from harness.analysis.arrays import SETTING, View, groups, view
 from harness.analysis.frames import Run
-from harness.analysis.ledger import ledger
+from harness.analysis.ledger import ledger, observed
 from harness.analysis.scores import JUDGED, Given, settled
 from harness.analysis.scoring.table import SCORERS
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE, Estimate, pass_rate, t_quantile
@@ -103,16 +104,13 @@ class Observations:
 
 
 def observations(everything: View, rows: Codes, values: Numbers, *, greedy: bool) -> Observations:
-    """Scores of the replies in some rows of `Run.turns`: one observation each, or one per turn of the script and all
-    its repeats where they are greedy."""
-    weights, count = np.ones(len(values)), len(values)
-    if greedy:
-        place = everything.arrays["place"][rows]
-        _, which, repeats = np.unique(place, return_inverse=True, return_counts=True)
-        weights, count = 1 / repeats[which], len(repeats)
-    _, conversation = np.unique(everything.arrays["conversation"][rows], return_inverse=True)
+    """Scores of the replies in some rows of `Run.turns`, each observation (`ledger.observed`) being their mean."""
+    replies = View(everything.arrays, rows)
+    _, which, times = np.unique(observed(replies, greedy=greedy), return_inverse=True, return_counts=True)
+    weights = 1 / times[which]
+    _, conversation = np.unique(replies["conversation"], return_inverse=True)
     sums, sizes = (np.bincount(conversation, each).astype(np.float64) for each in (weights * values, weights))
-    return Observations(sums, sizes, count)
+    return Observations(sums, sizes, len(times))
 
 
 def mean_over_conversations(sums: Numbers, weights: Numbers, between: tuple[float, float]) -> Estimate:

@@ -29,7 +29,7 @@ from harness.analysis.frames import Run, once_per_run
 from harness.analysis.pairing import Work, work
 from harness.analysis.pareto import Better
 from harness.analysis.sides import Pair, Side
-from harness.analysis.stats import Basis, Estimate
+from harness.analysis.stats import CONFIDENCE, Basis, Estimate
 from harness.analysis.summary import by_setting
 from harness.analysis.sweep import EACH, Sweep, sweeps
 
@@ -100,6 +100,20 @@ class Against:
     """The other as candidate, the best as baseline."""
     q: float | None = None
     """The adjusted p-value; None where there is nothing to test."""
+    family: int = 1
+    """How many differences it is adjusted among."""
+
+    def needed(self) -> int | None:
+        """How many launches or conversations would show a difference as large as the margin, planned as if it had to
+        be found alone among all that are looked at: `Effect.needed` at the level that q asks of it then."""
+        return self.effect.needed(level=(1 - CONFIDENCE) / self.family)
+
+    def contrary(self, better: Better) -> bool:
+        """Whether the paired difference, told or not, does not speak for the best as its value does."""
+        if self.effect.value is None:
+            return False
+        none = 1 if self.effect.scale == "ratio" else 0
+        return self.effect.value <= none if better == "lower" else self.effect.value >= none
 
     def outcome(self, better: Better) -> Outcome:
         """`worse`: told apart from the best. `better`: told apart the other way round – the best only came out best
@@ -107,9 +121,7 @@ class Against:
         answer = self.effect.answer(self.q)
         if answer != "different":
             return answer
-        assert self.effect.value is not None
-        more = self.effect.value > (1 if self.effect.scale == "ratio" else 0)
-        return "worse" if more == (better == "lower") else "better"
+        return "better" if self.contrary(better) else "worse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +135,9 @@ class Standing:
     others: tuple[Against, ...]
     """In the order of their values, the next best first; at most `MOST_COMPARED`."""
     further: int
-    """How many more there are, whose values are worse than those of all the others."""
+    """How many more there are, none with a better value than any of the others."""
+    equal: tuple[str, ...]
+    """Of all, compared or not, whose value is that of the best."""
     names: tuple[str, ...]
     """Of all that have a value, in the order of the config."""
     without: tuple[str, ...]
@@ -134,7 +148,20 @@ class Standing:
     @property
     def tied(self) -> tuple[Against, ...]:
         """Those that the best could not be told from."""
-        return tuple(each for each in self.others if each.outcome(self.question.direction) != "worse")
+        return self._that_came_out("equivalent", "cannot tell")
+
+    @property
+    def better(self) -> tuple[Against, ...]:
+        """Those that did better than the best where both are held against each other."""
+        return self._that_came_out("better")
+
+    @property
+    def worse(self) -> tuple[Against, ...]:
+        """Those that the best was told from."""
+        return self._that_came_out("worse")
+
+    def _that_came_out(self, *so: Outcome) -> tuple[Against, ...]:
+        return tuple(each for each in self.others if each.outcome(self.question.direction) in so)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +293,9 @@ def _standing(each: _Field, question: Question, contenders: Sequence[Contender])
     against = tuple(Against(other, _effect(each, question, best, other)) for other in others[:MOST_COMPARED])
     without = tuple(contender.name for contender in contenders if contender not in known)
     names = tuple(contender.name for contender in known)
-    return Standing(each.by, question, best, against, len(others) - len(against), names, without, each.given)
+    equal = tuple(other.name for other in others if other.estimate.value == best.estimate.value)
+    further = len(others) - len(against)
+    return Standing(each.by, question, best, against, further, equal, names, without, each.given)
 
 
 def _effect(each: _Field, question: Question, best: Contender, other: Contender) -> Effect:
@@ -281,18 +310,32 @@ def _effect(each: _Field, question: Question, best: Contender, other: Contender)
 
 
 def _adjusted(found: Sequence[Standing]) -> tuple[Standing, ...]:
-    """The standings with q-values: the tests that were made, among all that could have been."""
-    ps = [[each.effect.p for each in standing.others if each.effect.p is not None] for standing in found]
-    known = [p for each in ps for p in each]
-    if not known:
-        return tuple(found)
-    tested = [(len(each), len(each) + standing.further) for each, standing in zip(ps, found, strict=True) if each]
-    unseen = np.ones(sum(rivals * (rivals + 1) // 2 - made for made, rivals in tested))
-    qs = iter(false_discovery_control([*known, *unseen])[: len(known)].tolist())
+    """The standings with q-values, and with the number of differences there are to be told once samples are large
+    enough: a sample too small for a test has a spread already, and is planned among the others."""
+    qs, family = _q_values(found), max(1, sum(map(_pairs_with_a_spread, found)))
     return tuple(
         replace(
             standing,
-            others=tuple(each if each.effect.p is None else replace(each, q=next(qs)) for each in standing.others),
+            others=tuple(
+                replace(each, q=None if each.effect.p is None else next(qs), family=family) for each in standing.others
+            ),
         )
         for standing in found
     )
+
+
+def _pairs_with_a_spread(standing: Standing) -> int:
+    known = sum(each.effect.inference is not None and each.effect.inference.sd is not None for each in standing.others)
+    rivals = known + standing.further if known else 0
+    return rivals * (rivals + 1) // 2
+
+
+def _q_values(found: Sequence[Standing]) -> Iterator[float]:
+    """Of the tests that were made, among all that could have been."""
+    ps = [[each.effect.p for each in standing.others if each.effect.p is not None] for standing in found]
+    known = [p for each in ps for p in each]
+    if not known:
+        return iter(())
+    tested = [(len(each), len(each) + standing.further) for each, standing in zip(ps, found, strict=True) if each]
+    unseen = np.ones(sum(rivals * (rivals + 1) // 2 - made for made, rivals in tested))
+    return iter(false_discovery_control([*known, *unseen])[: len(known)].tolist())

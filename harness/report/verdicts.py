@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.analysis.effects import Effect
 from harness.analysis.frames import Run
-from harness.analysis.standings import Against, Standing, standings
+from harness.analysis.standings import Against, Kind, Standing, standings
 from harness.analysis.stats import Estimate
 from harness.report.series import text
 from harness.report.units import interval, memory, ms, number, percent, percents
@@ -62,6 +62,15 @@ _SAID: Mapping[str, _Said] = {
 }
 
 
+HELD_AGAINST: Mapping[Kind, str] = {
+    "speed": "on turns of the very same work",
+    "behaviour": "with every conversation counting the same",
+    "memory": "on turns that both answered",
+    "loading": "launch by launch",
+}
+"""What a paired difference is of, and the values of the tables are not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What is claimed of one question, or of several that are worth the same."""
@@ -105,8 +114,9 @@ def sentence(standing: Standing) -> str:
 
 
 def _summed_up(standings: Sequence[Standing], claims: Callable[[Sequence[Standing]], tuple[str, ...]]) -> list[Answer]:
-    """An answer to every question that tells anybody apart, and one to those that do not and for the same reason."""
-    apart = [each for each in standings if len(each.tied) < len(each.others)]
+    """An answer to every question that tells anybody apart, or has more contenders than were compared, and one to those
+    that do not and for the same reason."""
+    apart = [each for each in standings if len(each.tied) < len(each.others) or each.further]
     for_reason: dict[str, list[Standing]] = {}
     for each in standings:
         if each not in apart:
@@ -132,16 +142,43 @@ def _not_apart(alike: Sequence[Standing]) -> tuple[str, ...]:
 def _lead(standing: Standing) -> str:
     """The answer by the values alone."""
     said, best, others = _SAID[standing.question.name], standing.best, standing.others
-    equal = [each for each in others if each.contender.estimate.value == best.estimate.value]
-    if len(equal) == len(others):
-        return f"{_listed(_names(standing))} do not differ in {said.topic}: {said.value(best.estimate.value)}"
-    verb = said.does if not standing.tied else said.did
-    if len(others) == 1:
-        other = others[0].contender.estimate.value
-        values = f"{said.value(best.estimate.value)} against {said.value(other)}{_difference(others[0].effect)}"
-        return f"{text(best.name)} {verb} {said.more} ({values})"
-    lead = f"{text(best.name)} {verb} {said.most} ({_valued(best.estimate, said)})"
-    return lead + (f", as did {_of(equal)}" if equal else "")
+    if _no_values_differ(standing):
+        value = said.value(best.estimate.value)
+        return f"{_listed(_names(standing))} do not differ in {said.topic}: {value}{_but(standing)}"
+    if len(others) == 1 and not standing.further:
+        return _of_two(standing, others[0])
+    verb = said.does if len(standing.worse) == len(others) and not standing.further else said.did
+    claim = f"came out best in {said.topic}" if standing.better else f"{verb} {said.most}"
+    lead = f"{text(best.name)} {claim} ({_valued(best.estimate, said)})"
+    return lead + (f", as did {_listed([*map(text, standing.equal)])}" if standing.equal else "") + _but(standing)
+
+
+def _no_values_differ(standing: Standing) -> bool:
+    return len(standing.equal) == len(standing.names) - 1
+
+
+def _of_two(standing: Standing, other: Against) -> str:
+    """Who is better of two. Where the paired difference does not say so too, nothing is claimed but that the value came
+    out better, and the difference is told with what it is of."""
+    said, direction = _SAID[standing.question.name], standing.question.direction
+    name, outcome = text(standing.best.name), other.outcome(direction)
+    values = f"{said.value(standing.best.estimate.value)} against {said.value(other.contender.estimate.value)}"
+    difference = _difference(other.effect, 1 if direction == "lower" else -1)
+    if not other.contrary(direction) and outcome != "equivalent":
+        verb = said.does if outcome == "worse" else said.did
+        return f"{name} {verb} {said.more} ({values}{f', {difference}' if difference else ''})"
+    lead = f"{name} came out better in {said.topic}"
+    if outcome == "better":
+        return f"{lead} ({values}){_but(standing)} ({_difference(other.effect, -1 if direction == 'lower' else 1)})"
+    return (
+        f"{lead} ({values}; {HELD_AGAINST[standing.question.kind]}{f': {difference}' if difference else ' it was not'})"
+    )
+
+
+def _but(standing: Standing) -> str:
+    """Who did better than the best where the two were held against each other."""
+    better = standing.better
+    return f", but {HELD_AGAINST[standing.question.kind]} {_of(better)} did better" if better else ""
 
 
 def _lacking(standing: Standing) -> str:
@@ -158,8 +195,10 @@ def _told_apart(standing: Standing) -> str:
         why = _why(standing.others)
         return f"; {why}" if why else ""
     parts = []
-    if "worse" in outcomes and len(outcomes) > 1:
-        parts.append(f"{_of(outcomes['worse'])} {_are(outcomes['worse'])} worse")
+    alike = _no_values_differ(standing)
+    if "worse" in outcomes and (len(outcomes) > 1 or alike):
+        of = f"{HELD_AGAINST[standing.question.kind]} " if alike else ""
+        parts.append(f"{of}{_of(outcomes['worse'])} {_are(outcomes['worse'])} worse")
     if "equivalent" in outcomes:
         parts.append(
             f"{_of(outcomes['equivalent'])} {_are(outcomes['equivalent'])} no different within 5 % or 5 points"
@@ -167,10 +206,9 @@ def _told_apart(standing: Standing) -> str:
     if "cannot tell" in outcomes:
         why = _why(outcomes["cannot tell"])
         parts.append(f"{_of(outcomes['cannot tell'])} cannot be told from it{f': {why}' if why else ''}")
-    if "better" in outcomes:
-        parts.append(f"on turns of the very same work {_of(outcomes['better'])} did better")
     if standing.further:
-        parts.append(f"{standing.further} more came out worse still and were not compared")
+        which = "of them" if alike else "more came out no better and"
+        parts.append(f"{standing.further} {which} {'was' if standing.further == 1 else 'were'} not compared")
     return "".join(f"; {part}" for part in parts)
 
 
@@ -180,7 +218,7 @@ def _why(tied: Sequence[Against]) -> str:
     basis, reason = effects[0].basis, _reason(effects)
     if basis == "one launch":
         return f"{reason} ({_LAUNCHES} launches begin to tell)"
-    known = max((needed for effect in effects if (needed := effect.needed()) is not None), default=0)
+    known = max((needed for each in tied if (needed := each.needed()) is not None), default=0)
     if basis is None or known <= effects[0].n or any(effect.basis != basis for effect in effects):
         return reason
     small = "5 points" if all(effect.scale == "difference" and not effect.relative for effect in effects) else "5 %"
@@ -195,16 +233,17 @@ def _reason(effects: Sequence[Effect]) -> str:
     return reasons.pop() if len(reasons) == 1 else ""
 
 
-def _difference(effect: Effect) -> str:
-    """The interval of what two differ by."""
+def _difference(effect: Effect, sign: int) -> str:
+    """The interval of what two differ by: how many times the best's the other's value is, or the points that `sign`
+    times the difference is a lead of."""
     if effect.low is None or effect.high is None:
         return ""
     if effect.scale == "ratio":
-        return f", {number(effect.value)} times with 95 % interval {interval(effect.low, effect.high, number)}"
-    low, high = (
-        sorted((abs(effect.low), abs(effect.high))) if effect.low * effect.high > 0 else (effect.low, effect.high)
-    )
-    return f", difference {interval(100 * low, 100 * high, number)} points with 95 % confidence"
+        return f"{number(effect.value)} times with 95 % interval {interval(effect.low, effect.high, number)}"
+    low, high = sorted((100 * sign * effect.low, 100 * sign * effect.high))
+    if low < 0:  # a dash between negative numbers does not read as one
+        return f"a lead of {number(low)} to {number(high)} points with 95 % confidence"
+    return f"difference {interval(low, high, number)} points with 95 % confidence"
 
 
 def _valued(estimate: Estimate, said: _Said) -> str:

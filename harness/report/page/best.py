@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.frames import Run
-from harness.analysis.standings import Contender, Question, Standing, standings
+from harness.analysis.standings import Against, Contender, Question, Standing, standings
 from harness.report.page.tables import Header, Row, Shown, Table
 from harness.report.units import ABSENT, memory, ms, number, percent
-from harness.report.verdicts import Answer, answers
+from harness.report.verdicts import HELD_AGAINST, Answer, answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ def best(run: Run) -> Best:
 
 _CAPTION = (
     "The best by its value in the tables below, with its 95 % interval. Told apart are those that are worse beyond "
-    "chance, adjusted for how many were looked at; not told apart those that may be as good."
+    "chance, adjusted for how many were looked at; not told apart those that may be as good. Where the two were held "
+    "against each other and another did better than the best, that is said beside it."
 )
 _HEADERS = tuple(
     Header(name, is_text=True) for name in ("question", "best", "value", "told apart from", "not told apart from")
@@ -44,17 +45,22 @@ _HEADERS = tuple(
 
 
 def _row(standing: Standing) -> Row:
-    tied = [each.contender.name for each in standing.tied]
-    worse = [each.contender.name for each in standing.others if each.contender.name not in tied]
     value, beside = _valued(standing.question, standing.best)
-    texts = (standing.question.text, standing.best.name, value, _names(worse, tied), _names(tied, worse))
-    return Row("", "", tuple(Shown(text, beside if text is value else "", text) for text in texts))
+    better = ", ".join(each.contender.name for each in standing.better)
+    cells = (
+        (standing.question.text, ""),
+        (standing.best.name, f"but {HELD_AGAINST[standing.question.kind]} {better} did better" if better else ""),
+        (value, beside),
+        (_names(standing, standing.worse), ""),
+        (_names(standing, standing.tied), ""),
+    )
+    return Row("", "", tuple(Shown(text, small, text) for text, small in cells))
 
 
-def _names(names: list[str], others: list[str]) -> str:
-    if len(names) > 1 and not others:
-        return f"all {len(names)} others"
-    return ", ".join(names) or ABSENT
+def _names(standing: Standing, some: Sequence[Against]) -> str:
+    if len(some) > 1 and len(some) == len(standing.others) and not standing.further:
+        return f"all {len(some)} others"
+    return ", ".join(each.contender.name for each in some) or ABSENT
 
 
 def _seconds(value: Any) -> str:
