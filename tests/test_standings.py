@@ -209,7 +209,7 @@ def test_the_lead_of_a_rate_keeps_its_sign(tmp_path: Path) -> None:
     assert (found.others[0].effect.value, found.others[0].contrary("higher")) == (pytest.approx(0.8), True)
     assert sentence(found).startswith(
         "pico came out better in checks passed (77 % against 23 %; with every conversation counting the same: "
-        "a lead of -100 to -33.3 points with 95 % confidence)"
+        "a lead of -100 to -26.1 points with 95 % confidence)"
     )
     assert "passed more checks" not in str(headline(run))
 
