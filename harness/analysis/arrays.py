@@ -52,6 +52,11 @@ class View:
         """The turns that were answered."""
         return self.where(self["state"] == STATES.index("done"))
 
+    @property
+    def babble(self) -> bool:
+        """Whether replies mean nothing: some are forced to a length, or come from random weights."""
+        return bool((self["fixed"] | self["random"]).any())
+
 
 @once_per_run
 def view(run: Run) -> View:

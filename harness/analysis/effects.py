@@ -31,7 +31,7 @@ from harness.analysis.inference import (
     over_conversations,
     over_launches,
 )
-from harness.analysis.ledger import ledger
+from harness.analysis.ledger import ledger, passed
 from harness.analysis.pairing import NOTHING, Flags, LeftOut, Work, counterparts, values, work
 from harness.analysis.sides import Pair, Side
 from harness.analysis.stats import CONFIDENCE, CONVERSATIONS_TO_GENERALISE, Basis
@@ -249,9 +249,8 @@ class Quantity:
 def _checks(side: Side) -> tuple[Array, Array]:
     turns = side.turns
     due = ledger(side.run).expected[turns.rows]
-    passed = np.where(_is(turns, "done"), np.nan_to_num(turns["checks_passed"]), 0.0)
     played = ~_is(turns, "missing") & (due > 0)
-    return np.where(played, passed, np.nan), np.where(played, due, np.nan)
+    return np.where(played, passed(turns), np.nan), np.where(played, due, np.nan)
 
 
 def _tokens(side: Side) -> tuple[Array, Array]:
@@ -308,7 +307,7 @@ def behaviour_effect(baseline: Side, candidate: Side, quantity: str | Quantity) 
     asked = BEHAVIOUR[quantity] if isinstance(quantity, str) else quantity
     pair = Pair(baseline, candidate)
     turns = [side.turns for side in pair]
-    if asked.meaningless and any((seen["fixed"] | seen["random"]).any() for seen in turns):
+    if asked.meaningless and any(seen.babble for seen in turns):
         reason = "replies are forced to a length, or come from random weights"
         return Effect(asked.name, "difference", relative=not asked.is_rate, reason=reason)
     names = [*pair.matched, "conversation_id", "turn_index"]

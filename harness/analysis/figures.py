@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy.stats import t
 
 from harness.analysis.arrays import STATES, Array, View, in_every_launch, view
-from harness.analysis.ledger import ledger
+from harness.analysis.ledger import ledger, passed
 from harness.analysis.sides import Side
 from harness.analysis.stats import CONVERSATIONS_TO_GENERALISE, Basis, Estimate, centre, pass_rate, t_quantile
 from harness.config.figures import ABOUT_REPLIES, Figure
@@ -205,7 +205,7 @@ def statistic(figure: Figure, found: Sample) -> float | None:
 def _part(figure: Figure, side: Side) -> Sample:
     turns = side.turns
     played = turns.where(turns["state"] != STATES.index("missing"))
-    if figure.quantity in ABOUT_REPLIES and bool(turns["fixed"].any() or turns["random"].any()):
+    if figure.quantity in ABOUT_REPLIES and turns.babble:
         played = played.where(np.zeros(len(played), dtype=bool))
     if figure.quantity == "check_pass_rate":
         return _checked(side, played)
@@ -227,9 +227,8 @@ def _part(figure: Figure, side: Side) -> Sample:
 def _checked(side: Side, played: View) -> Sample:
     """Checks met and checks due of every turn: one that failed, or was not reached, has met none of them."""
     due = ledger(side.run).expected[played.rows]
-    passed = np.where(played["state"] == STATES.index("done"), np.nan_to_num(played["checks_passed"]), 0.0)
     checked = due > 0
-    return _entries(side, played.where(checked), passed[checked], due[checked])
+    return _entries(side, played.where(checked), passed(played)[checked], due[checked])
 
 
 def _entries(side: Side, turns: View, values: Array, weights: Array | None = None) -> Sample:

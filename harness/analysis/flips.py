@@ -44,7 +44,7 @@ _CHECK = ["place", "check", "copy"]
 def flips(pair: Pair) -> pd.DataFrame:
     """One row per flip, in the order of the conversations; none where replies are forced to a length, or random."""
     turns = [side.turns for side in pair]
-    if any((seen["fixed"] | seen["random"]).any() for seen in turns):
+    if any(seen.babble for seen in turns):
         return _frame({})
     names = [*pair.matched, "conversation_id", "turn_index"]
     keys = [side.run.turns[names].iloc[seen.rows] for side, seen in zip(pair, turns, strict=True)]

@@ -41,17 +41,22 @@ class Ledger:
         among ten greedy repeats weighs a tenth of it."""
         played = turns.where(turns["state"] != STATES.index("missing"))
         due = self.expected[played.rows]
-        passed = np.where(played["state"] == STATES.index("done"), np.nan_to_num(played["checks_passed"]), 0.0)
+        met = passed(played)
         same = observed(played, greedy=(model, sampling) in self.greedy)
         _, which, times = np.unique(same, return_inverse=True, return_counts=True)
         weight = 1 / times[which]
         _, conversation = np.unique(played["conversation"], return_inverse=True)
         count = int(conversation.max(initial=-1)) + 1
         return Tally(
-            np.bincount(conversation, weight * passed, count),
+            np.bincount(conversation, weight * met, count),
             np.bincount(conversation, weight * due, count),
             len(np.unique(same[due > 0])),
         )
+
+
+def passed(turns: View) -> Array:
+    """How many checks each turn has met: one that failed, or was not reached, has met none."""
+    return np.where(turns["state"] == STATES.index("done"), np.nan_to_num(turns["checks_passed"]), 0.0)
 
 
 def observed(turns: View, *, greedy: bool) -> Array:

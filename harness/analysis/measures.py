@@ -17,7 +17,7 @@ from harness.analysis.agreement import Pairs, agreeing, answers
 from harness.analysis.arrays import SETTING, STATES, Array, View, by_launch, groups, view
 from harness.analysis.divergence import divergence
 from harness.analysis.frames import Run, once_per_run
-from harness.analysis.ledger import Ledger, ledger
+from harness.analysis.ledger import Ledger, ledger, observed, passed
 from harness.analysis.sampling_step import sampling_steps
 from harness.analysis.stats import median
 from harness.analysis.variety import distincts, longest_loops
@@ -148,14 +148,14 @@ def _wording(run: Run, spoken: Array, repeating: Array) -> dict[str, Array]:
 
 def _figures(turns: View, greedy: bool, checks: Ledger, said: Any, by_row: Mapping[str, Array], size: int) -> Figures:
     done = turns.done
-    meaningful = not (turns["fixed"].any() or turns["random"].any())
+    meaningful = not turns.babble
     parts, wholes, counts = {}, {}, {}
     for name in by_row.keys() & MEASURES.keys() if meaningful else ():
         if MEASURES[name].sample == "conversations":
             known = done.where(~np.isnan(by_row[name][done.rows]))
             parts[name] = np.bincount(known["conversation"], by_row[name][known.rows], size)
             wholes[name] = np.bincount(known["conversation"], minlength=size).astype(np.float64)
-            counts[name] = _different(known, greedy)
+            counts[name] = len(np.unique(observed(known, greedy=greedy)))
     if meaningful:
         spoken = done.where(done["completion_tokens"] > 0)
         found = {
@@ -187,22 +187,13 @@ def _middles(done: View, values: Array | None, name: str) -> dict[int, float]:
     return {launch: median(values) for launch, values in by_launch(done, name).items() if len(values)}
 
 
-def _different(turns: View, greedy: bool) -> int:
-    """How many turns are not bound to come out alike: launches repeat the seeds, and greedy repeats everything."""
-    each = turns["place"]
-    if not greedy:
-        each = each * (int(turns["repeat"].max(initial=0)) + 1) + turns["repeat"].astype(np.int64)
-    return len(np.unique(each))
-
-
 def _checked(turns: View, greedy: bool, checks: Ledger, size: int) -> Pairs:
     """Checks passed, of checks to be met."""
     due = checks.expected[turns.rows]
     owing = turns.where((turns["state"] != STATES.index("missing")) & (due > 0))
-    passed = np.where(owing["state"] == STATES.index("done"), np.nan_to_num(owing["checks_passed"]), 0.0)
     conversation = owing["conversation"]
     return Pairs(
-        np.bincount(conversation, passed, size),
+        np.bincount(conversation, passed(owing), size),
         np.bincount(conversation, checks.expected[owing.rows], size),
-        _different(owing, greedy),
+        len(np.unique(observed(owing, greedy=greedy))),
     )

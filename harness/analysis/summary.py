@@ -144,7 +144,7 @@ def _counts(turns: View) -> Row:
 
 def _behaviour(turns: View) -> Row:
     done = turns.done
-    meaningful = not _babble(turns)
+    meaningful = not turns.babble
     return {
         "completion_tokens_mean": _mean(_answered(done).known("completion_tokens")),
         "truncated_rate": _mean(done["cut_off"]) if meaningful else None,
@@ -164,11 +164,6 @@ def _steadiness(found: Stability) -> Row:
     }
 
 
-def _babble(turns: View) -> bool:
-    """Whether replies mean nothing: they are forced to a length, or come from random weights."""
-    return bool(turns["fixed"].any() or turns["random"].any())
-
-
 def _answered(done: View) -> View:
     """The turns that generated something: a prompt at the limit has no reply to speak of."""
     return done.where(np.nan_to_num(done["completion_tokens"], nan=1) > 0)
@@ -176,7 +171,7 @@ def _answered(done: View) -> View:
 
 def _pass_rate(keys: Row, turns: View, checks: Ledger) -> Estimate:
     """The pass rate of some turns of a setting; none where replies mean nothing."""
-    if _babble(turns):
+    if turns.babble:
         return Estimate(None)
     tally = checks.tally(turns, keys["model"], keys["sampling"])
     return pass_rate(tally.passed, tally.total, tally.turns)
