@@ -5,6 +5,7 @@
       turns.jsonl       one line per turn, flushed per turn, synced to disk per conversation: the truth
       samples.jsonl     one line per look of the background sampler, where one was asked for
       scores.jsonl      what was made of the replies afterwards: scorers as they were used, and their scores
+      forced.jsonl      how likely given replies were, where such a pass was made
       workers.log       what the worker processes wrote to stderr
 
 A process that is killed can only leave an unfinished last line. It is cut off when the run is opened again, and
@@ -44,6 +45,7 @@ MANIFEST = "manifest.json"
 TURNS = "turns.jsonl"
 SAMPLES = "samples.jsonl"
 SCORES = "scores.jsonl"
+FORCED = "forced.jsonl"
 WORKERS_LOG = "workers.log"
 _LOCK = ".lock"
 
@@ -240,6 +242,18 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
         return tuple(decode_sample(orjson.loads(line)) for line in lines)
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise StoreError(str(file), f"holds a line that is no sample: {error}", "restore it, or delete it") from error
+
+
+def read_forced(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's forced.jsonl, a torn last line left out; none where there was no such pass.
+
+    Raises StoreError where the file holds something else.
+    """
+    file = path / FORCED
+    try:
+        return [orjson.loads(line) for line in b"".join(_blocks(file, 2**20)).splitlines()]
+    except orjson.JSONDecodeError as error:
+        raise StoreError(str(file), f"holds a line that is not JSON: {error}", "restore it, or delete it") from error
 
 
 def read_manifest(path: Path) -> Mapping[str, Any]:

@@ -43,11 +43,12 @@ class Divergence:
 
 @once_per_run
 def divergence(run: Run) -> Divergence:
-    """How the replies of a run differ from greedy ones. Reads turns.jsonl twice; raises StoreError as `load` does."""
+    """How the replies of a run differ from greedy ones; nothing of a night file, which keeps no ids. Reads turns.jsonl
+    twice; raises StoreError as `load` does."""
     found = Divergence(*(np.full(len(run.turns), np.nan) for _ in range(3)))
     reference = _reference(run)
     held = reference >= 0
-    if not held.any():
+    if run.kept or not held.any():
         return found
     is_reference = np.zeros(len(reference), dtype=bool)
     is_reference[reference[held]] = True

@@ -12,7 +12,7 @@ missing have rows too; `state` tells them apart. Absent values are NA, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from itertools import islice
@@ -35,6 +35,8 @@ from harness.errors import StoreError
 from harness.store import MANIFEST, read_manifest, read_samples, rooflines
 
 PARQUET = "turns.parquet"
+NIGHT = ".parquet"
+"""How the name of a night file ends (`nights`)."""
 _ROW_GROUP = 100_000
 """Rows that are converted at a time."""
 _TOGETHER = 64
@@ -85,9 +87,14 @@ class Run:
         return plan
 
     @property
+    def kept(self) -> bool:
+        """Whether this was read from a night file (`nights`), so that there is nothing beside it to be read."""
+        return self.path.suffix == NIGHT and not self.path.is_dir()
+
+    @property
     def samples(self) -> pd.DataFrame:
         """What the background sampler saw, read when it is asked for; empty where there was none."""
-        return samples_frame(self.run_id, read_samples(self.path))
+        return samples_frame(self.run_id, () if self.kept else read_samples(self.path))
 
 
 _Found = TypeVar("_Found")
@@ -108,11 +115,16 @@ def once_per_run(find: Callable[[Run], _Found]) -> Callable[[Run], _Found]:
 
 
 def load(path: str | Path) -> Run:
-    """The run in a directory, or the run of that name under results/, complete or not.
+    """The run in a directory, or the run of that name under results/, complete or not; or the run in a night file.
 
     Raises StoreError where there is no run, or one this version cannot read.
     """
-    path = _directory(Path(path))
+    path = Path(path)
+    if path.suffix == NIGHT and not path.is_dir():
+        from harness.analysis.nights import read_night
+
+        return read_night(path)
+    path = _directory(path)
     manifest = read_manifest(path)
     plan, run_id = manifest["plan"], str(manifest["run_id"])
     random = frozenset(spec["label"] for spec in plan["models"] if spec.get("weights") == "random")
@@ -123,7 +135,7 @@ def load(path: str | Path) -> Run:
     if strangers:
         raise StoreError(str(path), f"has turns of {', '.join(sorted(strangers))}, which its plan does not know")
     warm = table.filter(pc.equal(table["phase"], "warmup"))
-    launches = _launches(manifest, table)
+    launches = launches_frame(manifest, _first_turns(manifest, table))
     slots = select(table, plan)
     made_from = {name: table[name] for name in table.column_names}
     del table
@@ -222,19 +234,27 @@ def _planned(slots: Slots, plan: Mapping[str, Any], run_id: str, model: pa.Array
     }
 
 
-def _launches(manifest: Mapping[str, Any], table: pa.Table) -> pd.DataFrame:
-    """One row per worker process that loaded or failed to; the first turn of a launch is credited to its first one."""
+def _first_turns(manifest: Mapping[str, Any], table: pa.Table) -> list[float | None]:
+    """The end-to-end time of the first turn of every launch of the manifest; it is credited to its first entry."""
     turns = table.select(["model", "launch", "started_at", "e2e_s"]).to_pandas()
     began = turns.groupby(["model", "launch"])["started_at"].idxmin()
     first = {place: turns["e2e_s"].iloc[row] for place, row in began.items()}
+    return [
+        None if entry.get("failure") else first.pop((entry["model"], entry["launch"]), None)
+        for entry in manifest["launches"]
+    ]
+
+
+def launches_frame(manifest: Mapping[str, Any], first_turns: Sequence[float | None]) -> pd.DataFrame:
+    """One row per worker process that loaded or failed to, with the end-to-end time of its first turn in seconds."""
     rows = []
-    for entry in manifest["launches"]:
+    for entry, took in zip(manifest["launches"], first_turns, strict=True):
         failure = entry.get("failure")
         rows.append(
             {
                 **entry,
                 "run_id": manifest["run_id"],
-                "first_turn_s": None if failure else first.pop((entry["model"], entry["launch"]), None),
+                "first_turn_s": took,
                 "error": f"{failure['kind']}: {failure['message']}" if failure else None,
             }
         )
