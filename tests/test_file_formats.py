@@ -11,6 +11,7 @@ import pytest
 
 from harness.config.generation import GENERATION_PARAMETERS
 from harness.config.json_schema import config_schema, prompts_schema
+from harness.config.rules import Gating
 from harness.config.schema import ConversationFilter, ModelSpec, RunConfig
 from harness.config.tuning import Holdout, Tuning, Validation
 from harness.conversations.expect import KINDS
@@ -62,7 +63,7 @@ def test_a_schema_underlines_typing_mistakes(name, value):
 
 def test_the_docs_of_run_configs_name_every_key():
     text = (ROOT / "docs/config.md").read_text(encoding="utf-8")
-    shapes = (RunConfig, ModelSpec, ConversationFilter, Tuning, Holdout, Validation)
+    shapes = (RunConfig, ModelSpec, ConversationFilter, Tuning, Holdout, Validation, Gating)
     keys = {key for shape in shapes for key in shape.model_fields}
     keys |= {"settings", "include", "exclude"}
     keys |= {name for name, parameter in GENERATION_PARAMETERS.items() if parameter.refused}

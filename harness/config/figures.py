@@ -84,14 +84,14 @@ class Figure:
         """A unit of the metrics; tokens for a count, ratio for a rate."""
         if self.is_rate:
             return "ratio"
-        return "tokens" if self.quantity in COUNTS else _metrics()[self.quantity].unit
+        return "tokens" if self.quantity in COUNTS else known_metrics()[self.quantity].unit
 
     @property
     def direction(self) -> Direction:
         """Which way is better, where that is known of every use of the figure."""
         if self.is_rate:
             return RATES[self.quantity]
-        return "neither" if self.quantity in COUNTS else _metrics()[self.quantity].direction
+        return "neither" if self.quantity in COUNTS else known_metrics()[self.quantity].direction
 
     @property
     def least_turns(self) -> int:
@@ -130,7 +130,7 @@ class Limit:
         return (value < self.bound) == (self.better == "lower")
 
 
-def _metrics() -> Mapping[str, Metric]:
+def known_metrics() -> Mapping[str, Metric]:
     """The table of metrics, fetched when it is asked for: it needs numpy, which counts the processors it may use, and a
     worker knows only from its job – which holds a config – which ones these are."""
     from harness.metrics import METRICS
@@ -148,7 +148,7 @@ def parse_figure(text: str) -> Figure:
         if dot:
             raise ValueError(f"{quantity} is a rate, which has no {statistic} – write {quantity}")
         return Figure(quantity, None)
-    metrics = _metrics()
+    metrics = known_metrics()
     if quantity not in metrics and quantity not in COUNTS:
         raise ValueError(_with(f"there is no figure {quantity}", did_you_mean(quantity, [*metrics, *COUNTS, *RATES])))
     if not dot and quantity in metrics and metrics[quantity].unit == "bytes":
@@ -183,15 +183,20 @@ def parse_limit(text: str) -> Limit:
     return limit
 
 
+def amount(value: float, unit: str, own: str, name: str) -> float:
+    """What is written in some unit as a number of a figure's own one. Raises ValueError where it has no such unit."""
+    units = _UNITS[own]
+    if unit not in units:
+        raise ValueError(_with(f"{name} has no unit {unit}", f"write {', '.join(units)}"))
+    return value * units[unit]
+
+
 def _bound(number: str, unit: str | None, figure: Figure) -> float:
     try:
         value = float(number)
     except ValueError:
         raise ValueError(f"{number} is no number") from None
-    units = _UNITS[figure.unit]
-    if unit is not None and unit not in units:
-        raise ValueError(_with(f"{figure.name} has no unit {unit}", f"write {', '.join(units)}"))
-    bound = value * units[unit] if unit is not None else value
+    bound = value if unit is None else amount(value, unit, figure.unit, figure.name)
     if not math.isfinite(bound) or bound < 0:
         raise ValueError(f"{number} is no value that {figure.name} can have")
     if figure.is_rate and unit is None and bound >= 1:

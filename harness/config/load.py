@@ -11,6 +11,7 @@ from harness.config.generation import GENERATION_PARAMETERS, is_axis
 from harness.config.matrix import RESERVED, expand
 from harness.config.plan import assemble
 from harness.config.ranges import without_ranges
+from harness.config.rules import rule_problems
 from harness.config.schema import RunConfig
 from harness.config.study import study_plan
 from harness.documents import Assignment, Document, Problem, Source, document_of, fit, read_document, set_values
@@ -54,6 +55,7 @@ def _resolved(document: Document, folder: Path | None, overrides: Sequence[str |
         plan, found, mistakes = assemble(looked_at.coming_from(document.source, document.value), folder)
         problems += found
         config = plan.config if plan is not None else None
+        problems += rule_problems(plan) if plan is not None else []
         if plan is not None and plan.config.tune is not None:
             study, found, more = study_plan(plan, folder)
             problems, mistakes = problems + found, mistakes + more

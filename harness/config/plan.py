@@ -122,7 +122,7 @@ class Plan:
 
     def resolved(self) -> dict[str, Any]:
         """The plan as JSON: nothing is left to defaults, globs or files that may change."""
-        rest = self.config.model_dump(mode="json", exclude={"models", "sampling", "conversations", "tune"})
+        rest = self.config.model_dump(mode="json", exclude={"models", "sampling", "conversations", "tune", "gate"})
         return {
             "models": [spec.model_dump(mode="json") for spec in self.models],
             "samplings": [

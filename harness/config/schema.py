@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from harness.config.rules import Gating
 from harness.config.tuning import Tuning
 from harness.documents import Shape
 from harness.records import History, KvCache, Length, OnOverflow
@@ -216,6 +217,9 @@ class RunConfig(Shape):
     )
     tune: Annotated[
         Tuning | None, Field(description="What harness tune is to look for among the samplings; a run takes no notice")
+    ] = None
+    gate: Annotated[
+        Gating | None, Field(description="What harness gate and nightly judge a run by; a run takes no notice")
     ] = None
 
     _source: str = PrivateAttr(default="config")

@@ -63,7 +63,7 @@ class StudyPlan:
     @property
     def study_hash(self) -> str:
         """Stands for everything that decides what the study does: equal hashes mean that it can be gone on with."""
-        config = self.config.model_dump(mode="json", exclude={"conversations": True, "tune": {"holdout"}})
+        config = self.config.model_dump(mode="json", exclude={"conversations": True, "gate": True, "tune": {"holdout"}})
         digests = [[conversation_digest(talk) for talk in talks] for talks in (self.tuned_on, self.held_out)]
         return short_hash(json.dumps([config, digests], sort_keys=True).encode())
 
@@ -82,7 +82,7 @@ class StudyPlan:
         self, samplings: Sequence[Sampling], talks: Sequence[Conversation], part: str, repeats: int, launches: int
     ) -> dict[str, Any]:
         return {
-            **self.config.model_dump(mode="json", exclude={"tune", "lane"}),
+            **self.config.model_dump(mode="json", exclude={"tune", "gate", "lane"}),
             "sampling": {"settings": {sampling.name: dict(sampling.parameters) for sampling in samplings}},
             "conversations": {
                 "files": list(dict.fromkeys(talk.source for talk in talks)),
