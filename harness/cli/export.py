@@ -1,4 +1,4 @@
-"""`harness export`: the tables of a run in other formats, results for the Hub, figures for a tracker."""
+"""`harness export`: the tables of a run in other formats, results for the Hub, figures for a tracker, benchmarks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def export(
     results: Results = Path("results"),
     format: Annotated[_FORMATS, typer.Option("--format", "-f", help="How to write it.")] = "csv",  # noqa: A002
     table: Annotated[_TABLES, typer.Option("--table", "-t", help="Which table.")] = "by_setting",
-    columns: Annotated[str | None, typer.Option(help="Only these columns: model,ttft_s_p50,checks_rate.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Only these columns: model,ttft_s_p50,checks_rate; of pytest-benchmark: metrics.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file instead of stdout; a directory for eval-results.")
     ] = None,
@@ -30,7 +32,12 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     dataset: Annotated[str | None, typer.Option(help="eval-results: the data set on the Hub, ORG/NAME.")] = None,
     task: Annotated[str, typer.Option(help="eval-results: the task of that data set.")] = "default",
-    to: Annotated[str | None, typer.Option(help="Send it to mlflow, trackio or the sink of a plug-in instead.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Send it to mlflow, trackio or the sink of a plug-in instead; pytest-benchmark: as a file for that."
+        ),
+    ] = None,
     project: Annotated[str, typer.Option(help="With --to: the experiment or project.")] = "instruct-harness",
 ) -> None:
     """Write a table of a run to stdout or a file, or send its figures to a tracker."""
@@ -38,15 +45,20 @@ def export(
     from harness.store import find_run
 
     loaded = load(find_run(run, results))
-    if to is not None:
+    if to == "pytest-benchmark":
+        _pytest_benchmark(loaded, columns, output, force=force)
+    elif to is not None:
         from harness.exchange.sinks import send
 
         typer.echo(send(loaded, to, project))
     elif format == "eval-results":
         _eval_results(loaded, dataset, task, output, force=force)
     else:
-        names = [name.strip() for name in columns.split(",")] if columns else []
-        _table(loaded, table, names, format, output, raw=raw, force=force)
+        _table(loaded, table, _names(columns), format, output, raw=raw, force=force)
+
+
+def _names(columns: str | None) -> list[str]:
+    return [name.strip() for name in columns.split(",")] if columns else []
 
 
 def _table(
@@ -96,3 +108,18 @@ def _eval_results(run: Run, dataset: str | None, task: str, output: Path | None,
         with new_file(path, force=force) as file:
             file.write(result.text.encode())
         typer.echo(path)
+
+
+def _pytest_benchmark(run: Run, columns: str | None, output: Path | None, *, force: bool) -> None:
+    import orjson
+
+    from harness.documents import new_file
+    from harness.exchange.pytest_benchmark import LATENCIES, benchmarks
+
+    text = orjson.dumps(benchmarks(run, _names(columns) or LATENCIES), option=orjson.OPT_INDENT_2) + b"\n"
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    with new_file(output, force=force) as file:
+        file.write(text)
+    typer.echo(output)
