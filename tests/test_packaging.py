@@ -62,3 +62,13 @@ def test_after_an_installation_the_quickstart_runs_in_an_empty_directory(install
     assert done.stdout == f"results{os.sep}x\n"
     assert (tmp_path / "results/x/report.md").read_text().count("pico") > 3
     assert "<!doctype html>" in (tmp_path / "results/x/report.html").read_text()
+
+
+def test_pytest_finds_the_plugin_of_an_installation(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_idle.py").write_text("def test_idle(replay): assert callable(replay)\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--harness-results", "there"]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(installed)}
+
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -32,7 +32,7 @@ def benchmarks(run: Run, metrics: Sequence[str] = LATENCIES) -> dict[str, Any]:
     UsageError for a metric that is no time, and where no turn has a time at all.
     """
     for name in metrics:
-        _check(name)
+        check_time(name)
     found = [
         _benchmark(run, metric, place, turns[metric].dropna().tolist(), int((turns["state"] != "done").sum()))
         for place, turns in run.turns.groupby(_WORK, sort=False, observed=True)
@@ -61,7 +61,8 @@ def times() -> list[str]:
     return [name for name in METRICS if is_a_time(name)]
 
 
-def _check(name: str) -> None:
+def check_time(name: str) -> None:
+    """Raises UsageError for a metric that pytest-benchmark cannot compare."""
     if not is_a_time(name):
         why = "is not in seconds, the one unit of pytest-benchmark" if name in METRICS else "is no metric"
         raise UsageError(name, why, did_you_mean(name, times()) or f"take some of {', '.join(times())}")
