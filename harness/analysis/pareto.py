@@ -16,13 +16,13 @@ elsewhere.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-Better = Literal["lower", "higher"]
+from harness.config.figures import Better
+
 BALANCED = "balanced"
 
 _Costs = npt.NDArray[np.float64]

@@ -27,11 +27,11 @@ from harness.analysis.arrays import SETTING
 from harness.analysis.effects import FREE_OF_LENGTH, Effect, behaviour_effect, launch_effect, memory_of, speed_of
 from harness.analysis.frames import Run, once_per_run
 from harness.analysis.pairing import Work, work
-from harness.analysis.pareto import Better
 from harness.analysis.sides import Pair, Side
 from harness.analysis.stats import CONFIDENCE, Basis, Estimate
 from harness.analysis.summary import by_setting
 from harness.analysis.sweep import EACH, Sweep, sweeps
+from harness.config.figures import Better
 
 MOST_COMPARED = 24
 """Others that the best is held against: with hundreds of settings nobody reads, or waits for, hundreds of answers."""

@@ -15,8 +15,9 @@ import pandas as pd
 
 from harness.analysis.arrays import SETTING
 from harness.analysis.frames import Run, once_per_run
-from harness.analysis.pareto import Better, comparable, front, recommended
+from harness.analysis.pareto import comparable, front, recommended
 from harness.analysis.summary import by_setting
+from harness.config.figures import Better
 
 DIRECTIONS: Mapping[str, Better] = {"checks_rate": "higher", "tpot_s_p50": "lower", "memory_bytes": "lower"}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.analysis.effects import Effect
 from harness.analysis.frames import Run
-from harness.analysis.standings import Against, Kind, Standing, standings
+from harness.analysis.standings import Against, Kind, Question, Standing, standings
 from harness.analysis.stats import Estimate
 from harness.report.series import text
 from harness.report.units import interval, memory, ms, number, percent, percents
@@ -106,6 +106,11 @@ def answers(run: Run) -> list[tuple[str, list[Answer]]]:
 def headline(run: Run) -> list[tuple[str, list[str]]]:
     """`answers` as sentences."""
     return [(asked, [str(answer) for answer in told]) for asked, told in answers(run)]
+
+
+def worded(question: Question) -> Callable[[Any], str]:
+    """How values of the question are written, with their unit."""
+    return _SAID[question.name].value
 
 
 def sentence(standing: Standing) -> str:

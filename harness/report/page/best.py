@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.analysis.frames import Run
 from harness.analysis.standings import Against, Contender, Question, Standing, standings
 from harness.report.page.tables import Header, Row, Shown, Table
-from harness.report.units import ABSENT, memory, ms, number, percent
-from harness.report.verdicts import HELD_AGAINST, Answer, answers
+from harness.report.units import ABSENT
+from harness.report.verdicts import HELD_AGAINST, Answer, answers, worded
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +62,8 @@ def _names(standing: Standing, some: Sequence[Against]) -> str:
     return ", ".join(each.contender.name for each in some) or ABSENT
 
 
-def _seconds(value: Any) -> str:
-    return f"{number(value)} s"
-
-
-def _milliseconds(value: Any) -> str:
-    return f"{ms(value)} ms"
-
-
-_SHOWN: Mapping[str, Callable[[Any], str]] = {
-    "behaviour": percent,
-    "speed": _milliseconds,
-    "memory": memory,
-    "loading": _seconds,
-}
-"""By kind of question."""
-
-
 def _valued(question: Question, contender: Contender) -> tuple[str, str]:
     """The value of a contender, and its interval."""
-    shown, estimate = _SHOWN[question.kind], contender.estimate
+    shown, estimate = worded(question), contender.estimate
     between = "" if estimate.low is None else f"{shown(estimate.low)} to {shown(estimate.high)}"
     return shown(estimate.value), between
