@@ -24,7 +24,7 @@ from harness.analysis.pairing import Work
 from harness.analysis.sides import Pair, Side
 
 Weight = Literal["blocker", "suspect"]
-Kind = Literal["machine", "plan", "model", "spec"]
+Kind = Literal["machine", "plan", "interpreter", "model", "spec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,21 @@ def _machine(name: str) -> Callable[[Side], Any]:
 
 
 def _library(name: str) -> Callable[[Side], Any]:
-    return lambda side: _Each(environment["libraries"].get(name) for environment in _environments(side))
+    return lambda side: _Each(each["libraries"].get(name) for each in _interpreters(side))
 
 
 def _environments(side: Side) -> list[Mapping[str, Any]]:
     """Where the run was begun, and where it was gone on with."""
     manifest = side.run.manifest
     return [manifest["environment"], *(entry["environment"] for entry in manifest.get("resumed", ()))]
+
+
+def _interpreters(side: Side) -> list[Mapping[str, Any]]:
+    """Where the workers of the side ran: a model may name its own interpreter. Runs of earlier versions tell of the
+    command alone."""
+    told = [entry.get("environment") for entry in side.launches]
+    known = [environment for environment in told if environment is not None]
+    return known if known and len(known) == len(told) else [*known, *_environments(side)]
 
 
 def _fact(name: str) -> Callable[[Side], Any]:
@@ -106,9 +114,13 @@ _FIELDS: tuple[_Field, ...] = (
     _Field("memory of the host", "machine", _machine("memory_bytes"), "suspect", None),
     _Field("processors", "machine", _machine("cpu_threads"), "suspect", None),
     _Field("processors allowed", "machine", _machine("cpus_allowed"), "suspect", None),
-    _Field("Python", "machine", _machine("python"), "suspect", None),
-    *(_Field(name, "machine", _library(name), "suspect", "suspect")
-      for name in ("torch", "transformers", "tokenizers", "accelerate", "instruct-harness")),
+    _Field("Python", "interpreter", lambda side: _Each(each["python"] for each in _interpreters(side)),
+           "suspect", None),
+    *(_Field(name, "interpreter", _library(name), "suspect", "suspect")
+      for name in ("torch", "transformers", "tokenizers", "accelerate")),
+    _Field("instruct-harness", "machine",
+           lambda side: _Each(each["libraries"].get("instruct-harness") for each in _environments(side)),
+           "suspect", "suspect"),
     _Field("environment variables", "machine", _machine("variables"), "suspect", None),
     _Field("git commit", "machine", _machine("git_commit"), "suspect", "suspect"),
     _Field("history", "plan", _plan("history"), "blocker", "blocker"),
@@ -138,6 +150,7 @@ _FIELDS: tuple[_Field, ...] = (
     _Field("template_kwargs", "spec", _spec("template_kwargs"), "blocker", "blocker", ("template_kwargs",)),
 )  # fmt: skip
 ON_PURPOSE = "give the model another label on one side to compare this on purpose"
+OF_PYTHON = "comes of python, which is compared"
 ASKED_ALIKE = "asked for alike on both sides"
 _MODELS_OWN = ("eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
 """Generation settings in a model's own ids: of two models they mean the same where they are different."""
@@ -185,7 +198,8 @@ def _weighed(found: Difference, field: _Field, pair: Pair) -> Difference | None:
     if field.name == "CPU" and any(_on_accelerator(side) for side in pair):
         return replace(found, speed="suspect")
     if field.kind not in ("model", "spec"):
-        return found
+        come_of = field.kind == "interpreter" and _pythons_compared(pair)
+        return replace(found, speed=None, behaviour=None, remark=OF_PYTHON) if come_of else found
     if "model" not in pair.compared:
         return replace(found, remark=ON_PURPOSE) if field.kind == "spec" and not _other_model(pair) else found
     ours, theirs = ([_told(_spec(key)(side)) for key in field.asked] for side in pair)
@@ -195,6 +209,12 @@ def _weighed(found: Difference, field: _Field, pair: Pair) -> Difference | None:
         speed, behaviour = _softened(found.speed), _softened(found.behaviour)
         return replace(found, speed=speed, behaviour=behaviour, remark="the models' own")
     return found if field.kind == "spec" else None
+
+
+def _pythons_compared(pair: Pair) -> bool:
+    """Whether one model is set against itself in another interpreter."""
+    ours, theirs = (_told(_spec("python")(side)) for side in pair)
+    return "model" in pair.compared and not _other_model(pair) and ours != theirs
 
 
 def _softened(weight: Weight | None) -> Weight | None:

@@ -103,6 +103,8 @@ def _settings(model: str | None, config: Path | None, assignments: Sequence[str]
     if config is not None:
         plan = plan_of(config, [model] if model else None, None, assignments)
         spec, sampling, first, run_config = plan.models[0], plan.samplings[0], plan.conversations[0], plan.config
+        if spec.python is not None:
+            raise UsageError(f"python: {spec.python}", "a talk runs in this interpreter", "use that one's own harness")
         talk = Conversation("talk", (), persona=first.persona, system=system or first.system)
         rules = Rules(sampling.parameters, run_config.seed, run_config.on_overflow, run_config.timeout)
         return Settings(spec, sampling, talk, run_config.chat_format, run_config.template_now, rules)

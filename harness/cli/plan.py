@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,8 @@ def plan(
             mistakes += error.mistakes
             continue
         typer.echo(_model(spec, seen))
+        if spec.python is not None:
+            typer.echo(f"  note: looked at with the libraries of {sys.executable}; its workers run in {spec.python}")
         together = max(planned.config.concurrency)
         if together > 1 and seen.why_not_together is not None:
             if planned.config.on_unbatchable == "error":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -88,6 +89,14 @@ class ModelSpec(Shape):
     template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the chat template, e.g. enable_thinking: false"
     )
+    python: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Interpreter that its workers run in, such as /path/to/venv/bin/python, with the libraries "
+            "installed there; default: the one that runs the harness",
+        ),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -112,6 +121,12 @@ class ModelSpec(Shape):
         if weights == "random" and others.data.get("quantization") is not None:
             raise ValueError("random weights cannot be quantised: leave quantization out, or choose a dtype")
         return weights
+
+    @field_validator("python")
+    @classmethod
+    def _from_any_directory(cls, python: str | None) -> str | None:
+        # Not resolved: the python of a venv is a link, and where it lies says which venv.
+        return None if python is None else str(Path(python).expanduser().absolute())
 
     @field_validator("revision")
     @classmethod

@@ -20,7 +20,7 @@ import psutil
 from harness.meters.accelerators import installed, open_nvml
 from harness.meters.processors import allowed_processors
 
-_LIBRARIES = ("accelerate", "instruct-harness", "pandas", "safetensors", "tokenizers", "torch", "transformers")
+_LIBRARIES = ("accelerate", "pandas", "safetensors", "tokenizers", "torch", "transformers")
 _VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "MKL_NUM_THREADS",
@@ -34,9 +34,9 @@ _VARIABLES = (
 def environment() -> dict[str, Any]:
     """Everything that may explain a difference between two runs; None where it cannot be known."""
     gpus, driver = installed(open_nvml())
+    around = interpreter()
     return {
         "os": platform.platform(),
-        "python": sys.version.split()[0],
         "host": platform.node(),
         "cpu": cpu_name(),
         "cpu_cores": psutil.cpu_count(logical=False),
@@ -46,10 +46,17 @@ def environment() -> dict[str, Any]:
         "load_average_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "gpus": gpus,
         "gpu_driver": driver,
-        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "python": around["python"],
+        "libraries": {**around["libraries"], "instruct-harness": _version("instruct-harness")},
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "git_commit": _git_commit(),
     }
+
+
+def interpreter() -> dict[str, Any]:
+    """The versions of this Python and of the libraries that it imports; None for one that is not installed. Without
+    this harness: a worker's is that of its parent, whatever its interpreter has."""
+    return {"python": sys.version.split()[0], "libraries": {name: _version(name) for name in _LIBRARIES}}
 
 
 def _version(package: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.analysis.frames import Run
@@ -47,16 +47,24 @@ def machine(run: Run) -> str:
     """Where it ran."""
     environment: Mapping[str, Any] = run.manifest["environment"]
     gpus = [gpu["name"] for gpu in environment["gpus"]]
-    libraries = environment["libraries"]
     return " · ".join(
         [
             *(f"{gpus.count(name)} × {name}" for name in dict.fromkeys(gpus)),
             f"{environment['cpu'] or 'unknown CPU'}, {environment['cpu_threads']} threads",
             *_used(run.manifest["launches"], environment["cpu_threads"]),
             memory(environment["memory_bytes"]),
-            *(f"{name} {libraries[name]}" for name in ("torch", "transformers") if libraries.get(name)),
+            *_libraries(environment, run.manifest["launches"]),
         ]
     )
+
+
+def _libraries(around: Mapping[str, Any], launches: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the launches ran on, or where they do not say the command: models may name interpreters of their own."""
+    told = [entry["environment"] for entry in launches if entry.get("environment")] or [around]
+    for name in ("torch", "transformers"):
+        versions = dict.fromkeys(str(each["libraries"][name]) for each in told if each["libraries"].get(name))
+        if versions:
+            yield f"{name} {' or '.join(versions)}"
 
 
 def _used(launches: Sequence[Mapping[str, Any]], processors: int) -> list[str]:

@@ -37,7 +37,7 @@ class Job:
     samplings: Mapping[str, Mapping[str, Any]]
     check_first: tuple[ModelSpec, ...]
     """Models to look at (tokenizer and configs, no weights) before loading: the first worker of a run finds the
-    mistakes of all of them, not the last one an hour later."""
+    mistakes of all of its interpreter, not the last one an hour later."""
     warmups: tuple[Play, ...]
     """One for every sampling and level of concurrency."""
     plays: tuple[Play, ...]
@@ -47,6 +47,8 @@ class Job:
     threads: int | None = None
     cpu_affinity: tuple[int, ...] | None = None
     sample_devices_s: float | None = None
+    check_only: bool = False
+    """Look at `check_first`, say `Checked`, and end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Loaded:
     """The processors this worker may run on; None where the system does not say."""
     why_not_together: str | None
     """Why conversations are played one at a time whatever their concurrency; None if they are played together."""
+    environment: Mapping[str, Any]
+    """Versions of the worker's Python and of the libraries it runs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,14 @@ class Refused:
     mistakes: tuple[Mistake, ...]
 
 
-Event = Refused | Loaded | LoadFailed | Warmed | TurnDone | Sampled | CellDone
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The models to look at can be used; `job` is what the worker understood it was asked."""
+
+    job: Job
+
+
+Event = Refused | Checked | Loaded | LoadFailed | Warmed | TurnDone | Sampled | CellDone
 
 
 @dataclass(frozen=True, slots=True)

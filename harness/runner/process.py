@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import cast
 
 import harness
+from harness.errors import UsageError
 from harness.records import Failure
 from harness.runner.messages import Event, Job, Loaded
 
@@ -33,15 +34,19 @@ class WorkerProcess:
         self._log_start = self._log.tell()
         self._silence_limit_s = None if timeout_s is None else 2 * timeout_s + 10
         self._hung = False
-        self._process = subprocess.Popen(
-            # -P: a random.py in the working directory must not be taken for the standard library's
-            [sys.executable, "-P", "-m", "harness.runner.worker"],
-            env={**os.environ, "PYTHONPATH": _python_path()},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            start_new_session=True,  # Ctrl-C is for the parent, which ends the worker in its own time
-        )
+        command, variables = _worker(job.spec.python)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, **variables},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                start_new_session=True,  # Ctrl-C is for the parent, which ends the worker in its own time
+            )
+        except OSError as error:
+            self._log.close()
+            raise UsageError(f"python: {command[0]}", f"cannot be started: {error.strerror}") from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
@@ -107,7 +112,26 @@ class WorkerProcess:
         return lines[-1] if lines else "it said nothing"
 
 
-def _python_path() -> str:
-    """PYTHONPATH for a worker: it runs the harness that its parent runs, from wherever that was imported."""
-    here = str(Path(harness.__file__).parent.parent)
-    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+_THIS_HARNESS = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("harness", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]])
+sys.modules["harness"] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules["harness"])
+from harness.runner.worker import main
+main()
+"""
+"""Imports the package from a folder without what lies beside it, which may be all libraries of its parent."""
+
+
+def _worker(python: str | None) -> tuple[list[str], dict[str, str]]:
+    """The command of a worker and its variables: whatever its interpreter, it runs the harness that its parent runs,
+    from wherever that was imported. Another interpreter imports everything else from its own place.
+
+    -P: a random.py in the working directory must not be taken for the standard library's.
+    """
+    package = Path(harness.__file__).parent
+    if python is not None:
+        return [python, "-P", "-c", _THIS_HARNESS, str(package)], {}
+    path = os.pathsep.join([str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return [sys.executable, "-P", "-m", "harness.runner.worker"], {"PYTHONPATH": path}

@@ -24,6 +24,7 @@ from harness.conversations.script import Conversation
 from harness.errors import DocumentError, StoreError, UsageError
 from harness.meters.environment import environment
 from harness.records import Cell, Circumstances, Failure, TurnRecord
+from harness.runner.interpreters import unusable
 from harness.runner.messages import (
     CellDone,
     Job,
@@ -151,6 +152,7 @@ class _Execution:
             done = {cell: turns for cell, turns in done.items() if turns[-1].failure is None}
         self._done = set(done)
         self._fresh = not resumed
+        self._check_first = () if resumed else plan.models
         watch(
             RunStarted(
                 path=writer.path,
@@ -166,11 +168,21 @@ class _Execution:
         return {id_: self._plan.turns_of(conversation) for id_, conversation in self._conversations.items()}
 
     def run(self) -> None:
+        self._ask_interpreters()
         for launch in range(self._plan.launches):
             for spec in self._plan.launch_order(launch):
                 self._launch(spec, launch)
         self._writer.manifest["finished_at"] = datetime.now(UTC).isoformat()
         self._writer.save_manifest()
+
+    def _ask_interpreters(self) -> None:
+        if all(spec.python is None for spec in self._plan.models):
+            return
+        jobs = [self._job(spec, 0, self._plan.cell_order(label_of(spec), 0)) for spec in self._plan.models]
+        if mistakes := unusable(jobs, self._check_first, self._writer.path / WORKERS_LOG):
+            self._discard_if_empty()
+            raise DocumentError(mistakes)
+        self._check_first = ()
 
     def _launch(self, spec: ModelSpec, launch: int) -> None:
         """Play all pending conversations of one model and launch, with more than one worker if one dies."""
@@ -197,7 +209,7 @@ class _Execution:
                         self._discard_if_empty()
                         raise DocumentError(mistakes)
                     case Loaded():
-                        self._fresh = False
+                        self._fresh, self._check_first = False, ()
                         phase = "warmup" if warm_ups_left else "measure"
                         together = event.why_not_together is None
                         self._note_launch(label, launch, event)
@@ -245,7 +257,7 @@ class _Execution:
             chat_format=config.chat_format,
             template_now=config.template_now,
             samplings=self._samplings,
-            check_first=self._plan.models if self._fresh else (),
+            check_first=self._check_first,
             warmups=tuple(warmups),
             plays=tuple(self._play(spec, cell) for cell in pending),
             warmup_passes=None if config.warmup == "auto" else config.warmup,
@@ -309,6 +321,7 @@ class _Execution:
                 "threads": event.threads,
                 "cpu_affinity": event.cpu_affinity,
                 "effective": event.effective,
+                "environment": event.environment,
             }
             warnings += [f"{model}: {notice}" for notice in event.report.notices]
             warnings += [

@@ -25,11 +25,12 @@ from harness.chat import Dialog, replay
 from harness.config.schema import ModelSpec
 from harness.errors import HarnessError, Mistake, UsageError
 from harness.meters.accelerators import open_nvml
+from harness.meters.environment import interpreter
 from harness.meters.processors import allowed_processors, keep_to
 from harness.meters.sampler import Sampler
 from harness.records import Failure, Message, TurnRecord
 from harness.runner.drive import Told, drive, drive_together
-from harness.runner.messages import CellDone, Event, Job, Loaded, LoadFailed, Play, Refused, Sampled, TurnDone
+from harness.runner.messages import CellDone, Checked, Event, Job, Loaded, LoadFailed, Play, Refused, Sampled, TurnDone
 from harness.runner.order import lanes, unbatchable, warm_up
 
 Say = Callable[[Event], None]
@@ -60,6 +61,9 @@ def work(job: Job, say: Say) -> None:
     if mistakes := _check(job):
         say(Refused(mistakes))
         return
+    if job.check_only:
+        say(Checked(job))
+        return
     try:
         backend = open_backend(
             job.spec, chat_format=job.chat_format, template_now=job.template_now, threads=job.threads
@@ -74,7 +78,7 @@ def work(job: Job, say: Say) -> None:
     gc.freeze()  # what loading left behind is not looked through at every collection between turns
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch is not None else None
-    say(Loaded(backend.report, effective, threads, allowed_processors(), backend.why_not_together))
+    say(Loaded(backend.report, effective, threads, allowed_processors(), backend.why_not_together, interpreter()))
     with _sampled(job, backend, say) as say_more:
         player = _Player(backend, say_more)
         for play in job.warmups:
