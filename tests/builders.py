@@ -135,6 +135,7 @@ def manifest(of: Mapping[str, Any], **values: Any) -> dict[str, Any]:
         "command": ["harness", "run", "configs/quickstart.yaml"],
         "harness_version": "0.1.0",
         "config_hash": "0123456789abcdef",
+        "config_name": "quickstart",
         "config": {},
         "plan": dict(of),
         "environment": {

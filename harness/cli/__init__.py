@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from harness.cli import chat, compare, export, importing, init, plan, report, run, schema, score, selftest, tune
+from harness.cli import bless, chat, compare, export, importing, init, plan, report, run, schema, score, selftest, tune
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command("import")(importing.convert)
 app.command("export")(export.export)
 app.command("selftest")(selftest.selftest)
 app.command("tune")(tune.tune)
+app.command("bless")(bless.bless)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -279,6 +279,11 @@ class RunConfig(Shape):
         return self._source
 
     @property
+    def name(self) -> str:
+        """What the config is called: the name of its file, without its ending."""
+        return Path(self._source).stem
+
+    @property
     def given(self) -> dict[str, Any]:
         """The config as it was written, `--set` included, before lanes and globs were resolved."""
         return self.model_dump(mode="json") if self._given is None else self._given

@@ -104,6 +104,7 @@ def _open(plan: Plan, results: Path, run_id: str | None, path: Path | None) -> t
         "command": sys.argv,
         "harness_version": version("instruct-harness"),
         "config_hash": plan.config_hash,
+        "config_name": plan.config.name,
         "config": _config_for_resuming(plan),
         "plan": plan.resolved(),
         "environment": environment(),
