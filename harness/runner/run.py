@@ -29,6 +29,7 @@ from harness.runner.messages import (
     Job,
     Loaded,
     LoadFailed,
+    Pinned,
     Play,
     Refused,
     RunStarted,
@@ -38,11 +39,12 @@ from harness.runner.messages import (
     Watch,
     WorkerDied,
     WorkerStarted,
+    at_commit,
 )
 from harness.runner.process import WorkerProcess
 from harness.store import WORKERS_LOG, RunWriter, create, next_attempts, read_manifest, reopen, runs, settled
 
-_LOAD_TIMES = ("load_s", "import_s", "weights_s", "first_forward_s", "compile_s")
+_LOAD_COSTS = ("load_s", "import_s", "weights_s", "first_forward_s", "compile_s", "download_s", "download_bytes")
 _FRUITLESS_DEATHS = 2
 """After so many worker deaths in a row without one finished conversation, the rest of the launch is given up."""
 
@@ -106,6 +108,7 @@ def _open(plan: Plan, results: Path, run_id: str | None, path: Path | None) -> t
         "config": _config_for_resuming(plan),
         "plan": plan.resolved(),
         "environment": environment(),
+        "commits": {},
         "launches": [],
         "warnings": [],
     }
@@ -196,6 +199,8 @@ class _Execution:
                     case Refused(mistakes):
                         self._discard_if_empty()
                         raise DocumentError(mistakes)
+                    case Pinned() | Sampled():
+                        self._note(event)
                     case Loaded():
                         self._fresh = False
                         phase = "warmup" if warm_ups_left else "measure"
@@ -212,8 +217,6 @@ class _Execution:
                         self._note_warmup(event)
                         warm_ups_left -= 1
                         phase = "warmup" if warm_ups_left else "measure"
-                    case Sampled():
-                        self._note_samples(event)
                     case CellDone(cell):
                         self._writer.sync()
                         self._done.add(cell)
@@ -233,6 +236,7 @@ class _Execution:
 
     def _job(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Job:
         config = self._plan.config
+        commits = self._writer.manifest.get("commits", {})  # none in a run that is older than they are
         longest = max(self._plan.conversations, key=self._characters_sent)
         warmups = [
             self._play(spec, Cell(label_of(spec), name, longest.id, 0, launch, concurrency), warm=True)
@@ -241,11 +245,11 @@ class _Execution:
             if config.warmup != 0
         ]
         return Job(
-            spec=spec,
+            spec=at_commit(spec, commits),
             chat_format=config.chat_format,
             template_now=config.template_now,
             samplings=self._samplings,
-            check_first=self._plan.models if self._fresh else (),
+            check_first=tuple(at_commit(one, commits) for one in self._plan.models) if self._fresh else (),
             warmups=tuple(warmups),
             plays=tuple(self._play(spec, cell) for cell in pending),
             warmup_passes=None if config.warmup == "auto" else config.warmup,
@@ -302,7 +306,7 @@ class _Execution:
         warnings: list[str] = list(manifest["warnings"])
         if isinstance(event, Loaded):
             entry |= {
-                **{name: getattr(event.report, name) for name in _LOAD_TIMES},
+                **{name: getattr(event.report, name) for name in _LOAD_COSTS},
                 "facts": dict(event.report.facts),
                 "roofline": event.report.roofline,
                 "notices": event.report.notices,
@@ -328,12 +332,17 @@ class _Execution:
         self._writer.manifest["launches"][-1]["warmups"].append(warmed)
         self._writer.save_manifest()
 
-    def _note_samples(self, sampled: Sampled) -> None:
-        """Keep what the sampler saw, and with the launch what it cost; that a sampler runs is saved at once."""
-        self._writer.append_samples(sampled.samples)
+    def _note(self, event: Pinned | Sampled) -> None:
+        """Keep the commits of the run; or what the sampler saw, and with the launch what it cost. That there are
+        commits, or that a sampler runs, is saved at once."""
+        if isinstance(event, Pinned):
+            self._writer.manifest["commits"] = dict(event.commits)
+            self._writer.save_manifest()
+            return
+        self._writer.append_samples(event.samples)
         entry = self._writer.manifest["launches"][-1]
         first = "sampler" not in entry
-        entry["sampler"] = sampled.cost
+        entry["sampler"] = event.cost
         if first:
             self._writer.save_manifest()
 
