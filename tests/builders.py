@@ -152,6 +152,7 @@ def manifest(of: Mapping[str, Any], **values: Any) -> dict[str, Any]:
             "variables": {},
             "git_commit": "abc123",
         },
+        "commits": {},
         "launches": [launch(model["label"], number) for number in range(of["launches"]) for model in of["models"]],
         "warnings": [],
         **values,

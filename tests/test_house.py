@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "harness"
 
 READING_ORDER = [
-    "errors", "records", "metrics", "documents", "conversations", "config", "meters", "backends", "chat", "store",
-    "runner", "analysis", "report", "exchange", "studies", "shipped", "pytest_plugin", "cli",
+    "errors", "records", "metrics", "documents", "conversations", "config", "meters", "hub", "backends", "chat",
+    "store", "runner", "analysis", "report", "exchange", "studies", "shipped", "pytest_plugin", "cli",
 ]  # fmt: skip
 FRONT_DOORS = {"__init__", "__main__"}  # they lead into the house and belong to no room
 
@@ -23,7 +23,8 @@ DOORS = {
     "tokenizers": {"backends"},
     "accelerate": {"backends"},
     "safetensors": {"backends"},
-    "huggingface_hub": {"backends", "exchange"},
+    "huggingface_hub": {"hub", "exchange"},
+    "httpx2": {"hub", "backends"},
     "pynvml": {"meters"},
     "psutil": {"meters"},
     "pandas": {"analysis", "report", "exchange"},

@@ -133,7 +133,7 @@ def test_an_interpreter_that_understands_something_else_is_refused(
         def events(self):  # type: ignore[no-untyped-def]
             for event in super().events():
                 assert isinstance(event, Checked)
-                yield Checked(interpreters.replace(event.job, threads=7))
+                yield Checked(interpreters.replace(event.job, threads=7), {})
 
     monkeypatch.setattr(interpreters, "WorkerProcess", Misheard)
 

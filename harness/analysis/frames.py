@@ -51,6 +51,8 @@ _LAUNCH_DTYPES = {
     "weights_s": "Float64",
     "first_forward_s": "Float64",
     "compile_s": "Float64",
+    "download_s": "Float64",
+    "download_bytes": "Int64",
     "first_turn_s": "Float64",
     "threads": "Int64",
     "cpu_affinity": "object",

@@ -102,6 +102,8 @@ class Preview:
     notices: tuple[str, ...] = ()
     why_not_together: str | None = None
     """Why the model's engine cannot answer several conversations at once; None if it can."""
+    commit: str | None = None
+    """The commit that a model of the Hub was read at: what is to be loaded, whatever is published meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,10 @@ class LoadReport:
     first_forward_s: float
     compile_s: float | None = None
     """What an engine took to compile; None where nothing is compiled."""
+    download_s: float | None = None
+    """What asking the Hub and fetching from it took, which is no part of `load_s`; None for a model from elsewhere."""
+    download_bytes: int | None = None
+    """How much came; 0 where everything was in the cache."""
     roofline: Roofline | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """commit, class, parameters, dtype, device map, attention, template hash, context_tokens, memory baseline …"""

@@ -9,41 +9,49 @@ may read as something else – so a job goes there and has to come back equal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from harness.config.schema import ModelSpec
-from harness.errors import HarnessError, Mistake
+from harness.errors import DocumentError, HarnessError, Mistake
 from harness.runner.messages import Checked, Job, Refused
 from harness.runner.process import WorkerProcess
 
 _REMEDY = "it needs Python 3.11 or later, and what instruct-harness requires"
 
 
-def unusable(jobs: Sequence[Job], check_first: Sequence[ModelSpec], log: Path) -> tuple[Mistake, ...]:
-    """What is wrong with the interpreters of these jobs – each is asked once – and with the models to `check_first`, as
-    far as their own interpreter can say without weights. What it writes to stderr goes to `log`."""
+def ask(jobs: Sequence[Job], check_first: Sequence[ModelSpec], log: Path) -> dict[str, str]:
+    """Ask the interpreters of these jobs, each once, what is wrong with them and with the models to `check_first`, as
+    far as they can say without weights; the commits of these models by label. What they write to stderr goes to `log`.
+
+    Raises DocumentError with all that is wrong.
+    """
     mistakes: list[Mistake] = []
+    commits: dict[str, str] = {}
     for job in {job.spec.python: job for job in jobs}.values():
         look_at = tuple(spec for spec in check_first if spec.python == job.spec.python)
-        mistakes += _asked(replace(job, check_first=look_at, check_only=True), log)
-    return tuple(mistakes)
+        wrong, found = _asked(replace(job, check_first=look_at, check_only=True), log)
+        mistakes += wrong
+        commits |= found
+    if mistakes:
+        raise DocumentError(mistakes)
+    return commits
 
 
-def _asked(job: Job, log: Path) -> tuple[Mistake, ...]:
+def _asked(job: Job, log: Path) -> tuple[Sequence[Mistake], Mapping[str, str]]:
     subject = f"python: {job.spec.python}"
     try:
         with WorkerProcess(job, log, timeout_s=None) as worker:
             for event in worker.events():
                 if isinstance(event, Refused):
-                    return event.mistakes
+                    return event.mistakes, {}
                 if isinstance(event, Checked) and event.job == job:
-                    return ()
-                return (Mistake(subject, "understands another thing than was said to it", _REMEDY),)
+                    return (), event.commits
+                return [Mistake(subject, "understands another thing than was said to it", _REMEDY)], {}
             failure = worker.failure("load")
     except HarnessError as error:
-        return error.mistakes
+        return error.mistakes, {}
     except (AttributeError, ImportError, TypeError, ValueError) as error:  # pickle raises whatever a class does
-        return (Mistake(subject, f"says what cannot be understood here: {error}", _REMEDY),)
-    return (Mistake(subject, f"cannot run a worker: {failure.message}", _REMEDY),)
+        return [Mistake(subject, f"says what cannot be understood here: {error}", _REMEDY)], {}
+    return [Mistake(subject, f"cannot run a worker: {failure.message}", _REMEDY)], {}

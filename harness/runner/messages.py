@@ -51,6 +51,12 @@ class Job:
     """Look at `check_first`, say `Checked`, and end."""
 
 
+def at_commit(spec: ModelSpec, commits: Mapping[str, str]) -> ModelSpec:
+    """The spec with the commit that its label has there, if it has one."""
+    commit = commits.get(spec.label or "")
+    return spec if commit is None else spec.model_copy(update={"revision": commit})
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """The model is loaded; `effective` is by sampling name."""
@@ -119,9 +125,19 @@ class Checked:
     """The models to look at can be used; `job` is what the worker understood it was asked."""
 
     job: Job
+    commits: Mapping[str, str]
+    """As of `Pinned`."""
 
 
-Event = Refused | Checked | Loaded | LoadFailed | Warmed | TurnDone | Sampled | CellDone
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """The models of the run have been looked at: the commits of those that are on the Hub, by label, which every
+    launch of the run loads. Said by its first worker."""
+
+    commits: Mapping[str, str]
+
+
+Event = Pinned | Refused | Checked | Loaded | LoadFailed | Warmed | TurnDone | Sampled | CellDone
 
 
 @dataclass(frozen=True, slots=True)

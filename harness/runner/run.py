@@ -7,12 +7,9 @@ loses the conversation in flight; running it again plays what is missing and not
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +18,15 @@ from harness.chat import Rules, replay
 from harness.config.plan import Plan
 from harness.config.schema import ModelSpec
 from harness.conversations.script import Conversation
-from harness.errors import DocumentError, StoreError, UsageError
-from harness.meters.environment import environment
+from harness.errors import DocumentError
 from harness.records import Cell, Circumstances, Failure, TurnRecord
-from harness.runner.interpreters import unusable
+from harness.runner.interpreters import ask
 from harness.runner.messages import (
     CellDone,
     Job,
     Loaded,
     LoadFailed,
+    Pinned,
     Play,
     Refused,
     RunStarted,
@@ -39,11 +36,13 @@ from harness.runner.messages import (
     Watch,
     WorkerDied,
     WorkerStarted,
+    at_commit,
 )
+from harness.runner.opening import open_run, run_to_go_on_with
 from harness.runner.process import WorkerProcess
-from harness.store import WORKERS_LOG, RunWriter, create, next_attempts, read_manifest, reopen, runs, settled
+from harness.store import WORKERS_LOG, RunWriter, next_attempts, settled
 
-_LOAD_TIMES = ("load_s", "import_s", "weights_s", "first_forward_s", "compile_s")
+_LOAD_COSTS = ("load_s", "import_s", "weights_s", "first_forward_s", "compile_s", "download_s", "download_bytes")
 _FRUITLESS_DEATHS = 2
 """After so many worker deaths in a row without one finished conversation, the rest of the launch is given up."""
 
@@ -65,60 +64,11 @@ def execute(
     Raises UsageError where the run to resume belongs to another config, StoreError where results cannot be written,
     and DocumentError where models cannot be used.
     """
-    path = resume or _run_to_go_on_with(plan, results, run_id)
-    writer, records = _open(plan, results, run_id, path)
+    path = resume or run_to_go_on_with(plan, results, run_id)
+    writer, records = open_run(plan, results, run_id, path)
     with writer:
         _Execution(plan, writer, list(records), retry_failed, watch, resumed=path is not None).run()
     return writer.path
-
-
-def _run_to_go_on_with(plan: Plan, results: Path, run_id: str | None) -> Path | None:
-    if run_id is not None:
-        return results / run_id if (results / run_id).exists() else None
-    for path in reversed(runs(results)):
-        with suppress(StoreError):  # a run of another version is no business of this one
-            manifest = read_manifest(path)
-            if manifest.get("config_hash") == plan.config_hash and manifest.get("finished_at", "") is None:
-                return path
-    return None
-
-
-def _open(plan: Plan, results: Path, run_id: str | None, path: Path | None) -> tuple[RunWriter, tuple[TurnRecord, ...]]:
-    now = datetime.now(UTC)
-    if path is not None:
-        writer, records = reopen(path)
-        if writer.manifest["config_hash"] != plan.config_hash:
-            writer.close()
-            raise UsageError(
-                str(path), "is a run of another config", "resume it with its own config, or choose another --run-id"
-            )
-        writer.manifest["resumed"] = [
-            *writer.manifest["resumed"],
-            {"at": now.isoformat(), "environment": environment()},
-        ]
-        return writer, records
-    manifest = {
-        "created_at": now.isoformat(),
-        "finished_at": None,
-        "resumed": [],
-        "command": sys.argv,
-        "harness_version": version("instruct-harness"),
-        "config_hash": plan.config_hash,
-        "config_name": plan.config.name,
-        "config": _config_for_resuming(plan),
-        "plan": plan.resolved(),
-        "environment": environment(),
-        "launches": [],
-        "warnings": [],
-    }
-    return create(results, run_id or f"{now:%Y%m%d-%H%M%S}-{plan.config_hash[:6]}", manifest), ()
-
-
-def _config_for_resuming(plan: Plan) -> dict[str, Any]:
-    """The config with absolute paths, so that the run can be gone on with from any directory."""
-    config = plan.config.model_dump(mode="json")
-    config["conversations"]["files"] = [str(Path(file).absolute()) for file in config["conversations"]["files"]]
-    return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +130,14 @@ class _Execution:
         if all(spec.python is None for spec in self._plan.models):
             return
         jobs = [self._job(spec, 0, self._plan.cell_order(label_of(spec), 0)) for spec in self._plan.models]
-        if mistakes := unusable(jobs, self._check_first, self._writer.path / WORKERS_LOG):
+        try:
+            commits = ask(jobs, self._check_first, self._writer.path / WORKERS_LOG)
+        except DocumentError:
             self._discard_if_empty()
-            raise DocumentError(mistakes)
+            raise
         self._check_first = ()
+        if commits:
+            self._note(Pinned(commits))
 
     def _launch(self, spec: ModelSpec, launch: int) -> None:
         """Play all pending conversations of one model and launch, with more than one worker if one dies."""
@@ -209,6 +163,8 @@ class _Execution:
                     case Refused(mistakes):
                         self._discard_if_empty()
                         raise DocumentError(mistakes)
+                    case Pinned() | Sampled():
+                        self._note(event)
                     case Loaded():
                         self._fresh, self._check_first = False, ()
                         phase = "warmup" if warm_ups_left else "measure"
@@ -225,8 +181,6 @@ class _Execution:
                         self._note_warmup(event)
                         warm_ups_left -= 1
                         phase = "warmup" if warm_ups_left else "measure"
-                    case Sampled():
-                        self._note_samples(event)
                     case CellDone(cell):
                         self._writer.sync()
                         self._done.add(cell)
@@ -246,6 +200,7 @@ class _Execution:
 
     def _job(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Job:
         config = self._plan.config
+        commits = self._writer.manifest.get("commits", {})  # none in a run that is older than they are
         longest = max(self._plan.conversations, key=self._characters_sent)
         warmups = [
             self._play(spec, Cell(label_of(spec), name, longest.id, 0, launch, concurrency), warm=True)
@@ -254,11 +209,11 @@ class _Execution:
             if config.warmup != 0
         ]
         return Job(
-            spec=spec,
+            spec=at_commit(spec, commits),
             chat_format=config.chat_format,
             template_now=config.template_now,
             samplings=self._samplings,
-            check_first=self._check_first,
+            check_first=tuple(at_commit(one, commits) for one in self._check_first),
             warmups=tuple(warmups),
             plays=tuple(self._play(spec, cell) for cell in pending),
             warmup_passes=None if config.warmup == "auto" else config.warmup,
@@ -315,7 +270,7 @@ class _Execution:
         warnings: list[str] = list(manifest["warnings"])
         if isinstance(event, Loaded):
             entry |= {
-                **{name: getattr(event.report, name) for name in _LOAD_TIMES},
+                **{name: getattr(event.report, name) for name in _LOAD_COSTS},
                 "facts": dict(event.report.facts),
                 "roofline": event.report.roofline,
                 "notices": event.report.notices,
@@ -342,12 +297,17 @@ class _Execution:
         self._writer.manifest["launches"][-1]["warmups"].append(warmed)
         self._writer.save_manifest()
 
-    def _note_samples(self, sampled: Sampled) -> None:
-        """Keep what the sampler saw, and with the launch what it cost; that a sampler runs is saved at once."""
-        self._writer.append_samples(sampled.samples)
+    def _note(self, event: Pinned | Sampled) -> None:
+        """Keep the commits of the run; or what the sampler saw, and with the launch what it cost. That there are
+        commits, or that a sampler runs, is saved at once."""
+        if isinstance(event, Pinned):
+            self._writer.manifest["commits"] = dict(event.commits)
+            self._writer.save_manifest()
+            return
+        self._writer.append_samples(event.samples)
         entry = self._writer.manifest["launches"][-1]
         first = "sampler" not in entry
-        entry["sampler"] = sampled.cost
+        entry["sampler"] = event.cost
         if first:
             self._writer.save_manifest()
 

@@ -30,7 +30,20 @@ from harness.meters.processors import allowed_processors, keep_to
 from harness.meters.sampler import Sampler
 from harness.records import Failure, Message, TurnRecord
 from harness.runner.drive import Told, drive, drive_together
-from harness.runner.messages import CellDone, Checked, Event, Job, Loaded, LoadFailed, Play, Refused, Sampled, TurnDone
+from harness.runner.messages import (
+    CellDone,
+    Checked,
+    Event,
+    Job,
+    Loaded,
+    LoadFailed,
+    Pinned,
+    Play,
+    Refused,
+    Sampled,
+    TurnDone,
+    at_commit,
+)
 from harness.runner.order import lanes, unbatchable, warm_up
 
 Say = Callable[[Event], None]
@@ -58,15 +71,21 @@ def work(job: Job, say: Say) -> None:
         if why_not is not None:
             say(Refused((why_not,)))
             return
-    if mistakes := _check(job):
+    mistakes, commits = _check(job)
+    if mistakes:
         say(Refused(mistakes))
         return
     if job.check_only:
-        say(Checked(job))
+        say(Checked(job, commits))
         return
+    if commits:
+        say(Pinned(commits))
     try:
         backend = open_backend(
-            job.spec, chat_format=job.chat_format, template_now=job.template_now, threads=job.threads
+            at_commit(job.spec, commits),
+            chat_format=job.chat_format,
+            template_now=job.template_now,
+            threads=job.threads,
         )
         length = job.plays[0].circumstances.length
         effective = {name: backend.effective(sampling, length) for name, sampling in job.samplings.items()}
@@ -108,10 +127,11 @@ def _sampled(job: Job, backend: Backend, say: Say) -> Iterator[Say]:
         yield say_both
 
 
-def _check(job: Job) -> tuple[Mistake, ...]:
-    """What is wrong with the models of the run, as far as their tokenizers and configs tell."""
+def _check(job: Job) -> tuple[tuple[Mistake, ...], dict[str, str]]:
+    """What is wrong with the models of the run, as far as their tokenizers and configs tell; and their commits."""
     first = job.plays[0]
     mistakes: list[Mistake] = []
+    commits: dict[str, str] = {}
     for spec in job.check_first:
         try:
             seen = preview(
@@ -126,9 +146,11 @@ def _check(job: Job) -> tuple[Mistake, ...]:
         except HarnessError as error:
             mistakes += error.mistakes
             continue
+        if seen.commit is not None and spec.label is not None:
+            commits[spec.label] = seen.commit
         if mistake := _unbatchable(job, spec, seen.why_not_together):
             mistakes.append(mistake)
-    return tuple(mistakes)
+    return tuple(mistakes), commits
 
 
 def _unbatchable(job: Job, spec: ModelSpec, why_not_together: str | None) -> Mistake | None:

@@ -21,7 +21,15 @@ from harness.backends.hf.generate import free_memory, input_device, stream_on_ti
 from harness.backends.hf.random_weights import SEED, random_model
 from harness.backends.hf.roofline import roofline
 from harness.backends.hf.settings import nothing_set, own_parameters
-from harness.backends.hf.source import Source, commit_of, context_tokens, explained, generation_config, open_source
+from harness.backends.hf.source import (
+    Source,
+    context_tokens,
+    explained,
+    generation_config,
+    open_source,
+    remote_code,
+    with_weights,
+)
 from harness.backends.seam import LoadReport
 from harness.config.schema import ChatFormat, ModelSpec
 from harness.errors import ModelError
@@ -41,6 +49,7 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     """
     started_ns = real_clock()
     source = open_source(spec, name)
+    small_s = source.held.download_s if source.held is not None else 0.0
     form = choose_format(
         source.tokenizer,
         chat_format,
@@ -52,6 +61,8 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
         MODEL_FOR_CAUSAL_LM_MAPPING[type(source.config)]  # imports the modelling code, several seconds of it
     demand_engine(spec, source.config)
     imported_ns = real_clock()
+    source = with_weights(source)  # the last thing before they are loaded: all that can be refused has been
+    came_ns = real_clock()
     model, missing = _load_weights(source)
     loaded_ns = real_clock()
     with explained(spec):
@@ -66,14 +77,18 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
         roof = roofline(model, _ceilings(model))  # while memory is free: an engine may fill it with static caches
         free_memory()
         crank = make_crank(spec, model, context)
+    held = source.held
+    before_s = (imported_ns - started_ns) / 1e9 - small_s
     notices = [*source.notices, *form.notices, *_notices(spec, model, missing)]
     gauges = gauges_of(_accelerators_of(model))  # new, so its peaks are what is in use now
     report = LoadReport(
-        load_s=libraries_s + (ready_ns - started_ns) / 1e9 + (crank.compile_s or 0),
-        import_s=libraries_s + (imported_ns - started_ns) / 1e9,
-        weights_s=(loaded_ns - imported_ns) / 1e9,
+        load_s=libraries_s + before_s + (ready_ns - came_ns) / 1e9 + (crank.compile_s or 0),
+        import_s=libraries_s + before_s,
+        weights_s=(loaded_ns - came_ns) / 1e9,
         first_forward_s=(ready_ns - loaded_ns) / 1e9,
         compile_s=crank.compile_s,
+        download_s=None if held is None else held.download_s,
+        download_bytes=None if held is None else held.download_bytes,
         roofline=roof,
         facts=_facts(source, model, form, roof, gauges.read().memory),
         notices=tuple(notices),
@@ -102,7 +117,9 @@ def _load_weights(source: Source) -> tuple[PreTrainedModel, list[str]]:
     arguments["use_safetensors"] = True if spec.use_safetensors else None
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained
     with explained(spec):
-        model, info = from_pretrained(source.name, output_loading_info=True, **source.where, **arguments)
+        model, info = from_pretrained(
+            source.name, output_loading_info=True, trust_remote_code=spec.trust_remote_code, **arguments
+        )
     return model.eval(), sorted(info["missing_keys"])
 
 
@@ -167,8 +184,9 @@ def _facts(source: Source, model: PreTrainedModel, form: Format, roof: Roofline,
     footprint: Any = model.get_memory_footprint
     quantizer = getattr(model, "hf_quantizer", None)
     return {
-        "source": source.name,
-        "commit": commit_of(source),
+        "source": source.name if source.held is None else source.held.model,
+        "commit": None if source.held is None else source.held.commit,
+        "remote_code": remote_code(source),
         "class": type(model).__name__,
         "parameters": model.num_parameters(),
         "weights": source.spec.weights,

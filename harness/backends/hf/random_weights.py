@@ -36,4 +36,4 @@ def _class_of(source: Source) -> Any:
     if type(source.config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return MODEL_FOR_CAUSAL_LM_MAPPING[type(source.config)]
     code: Any = source.config
-    return get_class_from_dynamic_module(code.auto_map[CAUSAL], source.name, revision=source.spec.revision)
+    return get_class_from_dynamic_module(code.auto_map[CAUSAL], source.name)
