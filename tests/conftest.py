@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.backends.seam import Backend, Reply
+from harness.cli import main
 from harness.config.schema import ModelSpec
 
 TEMPLATE_NOW = "2026-01-02T03:04:05"
@@ -77,6 +78,19 @@ def open_model(saved_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
         )
 
     return load
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`harness …` in this process: its exit code, stdout and stderr."""
+
+    def do(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(map(str, arguments)))
+        told = capfd.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return do
 
 
 @pytest.fixture

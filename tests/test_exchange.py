@@ -9,7 +9,6 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from hypothesis import strategies as st
 import harness
 from harness.analysis.frames import Run, save_parquet
 from harness.analysis.summary import by_setting
-from harness.cli import main
 from harness.errors import HarnessError, UsageError
 from harness.exchange.escapes import latex, no_formula
 from harness.exchange.eval_results import eval_results
@@ -212,19 +210,6 @@ def test_hostile_replies_stay_in_their_cells(run):
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """`harness …` in this process: its exit code, stdout and stderr."""
-
-    def do(*arguments: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(list(map(str, arguments)))
-        told = capfd.readouterr()
-        return int(ended.value.code or 0), told.out, told.err
-
-    return do
 
 
 def test_the_command_writes_to_stdout_or_a_new_file(path, tmp_path, monkeypatch, command):
