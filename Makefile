@@ -11,7 +11,7 @@ quickstart: $(VENV)/.installed  ## install, compare the two built-in models, pri
 	$(BIN)/harness run configs/quickstart.yaml
 
 test: $(VENV)/.installed-dev  ## every test; needs no network after the installation
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

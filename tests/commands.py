@@ -20,6 +20,12 @@ def harness(*arguments: str | Path, cwd: Path | None = None, stdin: str = "") ->
     return _run([sys.executable, "-m", "harness", *map(str, arguments)], cwd, stdin)
 
 
+def shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A line of a page in bash, as it stands, where `harness` is the command; whatever it exits with."""
+    path = f"{Path(sys.executable).parent}:{ENVIRONMENT['PATH']}"
+    return _run(["bash", "-euo", "pipefail", "-c", line], cwd, stdin="", environment={**ENVIRONMENT, "PATH": path})
+
+
 def start_harness(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     """The `harness` command in the background, in a process group of its own."""
     return subprocess.Popen(
@@ -34,7 +40,9 @@ def start_harness(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def _run(command: list[str], cwd: Path | None, stdin: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: list[str], cwd: Path | None, stdin: str, environment: dict[str, str] = ENVIRONMENT
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, env=ENVIRONMENT, input=stdin, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=cwd, env=environment, input=stdin, capture_output=True, text=True, check=False, timeout=300
     )

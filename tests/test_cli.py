@@ -1,13 +1,19 @@
-"""The commands as a person or a script meets them: real processes, their stdout, stderr and exit codes."""
+"""The commands as a person or a script meets them: their stdout, stderr and exit codes.
+
+Real processes where that is what is claimed; else `command`, which is the same but for the seconds that a process takes
+to import its libraries.
+"""
 
 import json
 import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -16,6 +22,7 @@ import pytest
 import harness as package
 from tests.commands import ENVIRONMENT, harness, run_python
 
+Command = Callable[..., tuple[int, str, str]]
 RECITAL = "lines: [Motion is all., Energy it is.]\n"
 PROMPTS = """
 conversations:
@@ -32,10 +39,11 @@ conversations: [prompts.yaml]
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "recital.yaml").write_text(RECITAL)
     (tmp_path / "prompts.yaml").write_text(PROMPTS)
     (tmp_path / "config.yaml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -68,14 +76,14 @@ def test_stdout_of_a_run_is_its_path_and_nothing_else(here: Path) -> None:
     }
 
 
-def test_a_one_liner_needs_no_config(here: Path) -> None:
-    done = harness(
+def test_a_one_liner_needs_no_config(here: Path, command: Command) -> None:
+    code, _, told = command(
         "run", "-m", "scripted:recital.yaml", "-p", "prompts.yaml", "--top-k", "1,10,50", "--max-length", "256,500",
-        "--run-id", "x", cwd=here,
+        "--run-id", "x",
     )  # fmt: skip
 
-    assert done.returncode == 0, done.stderr
-    assert "not said, so: do_sample: true" in done.stderr
+    assert code == 0, told
+    assert "not said, so: do_sample: true" in told
     samplings = json.loads((here / "results/x/manifest.json").read_text())["plan"]["samplings"]
     assert len(samplings) == 6
     assert samplings[0]["parameters"] == {"do_sample": True, "top_k": 1, "max_length": 256}
@@ -108,14 +116,14 @@ def test_every_mistake_of_a_config_is_one_line_and_nothing_is_run(here: Path) ->
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_cannot_be_done_is_said_in_one_line_with_exit_code_2(
-    here: Path, arguments: list[str], complaint: str
+    here: Path, arguments: list[str], complaint: str, command: Command
 ) -> None:
-    done = harness(*arguments, cwd=here)
+    code, out, told = command(*arguments)
 
-    assert done.returncode == 2, done.stderr
-    assert complaint in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert done.stdout == "" or arguments[0] == "plan"  # what plan could find out is worth showing
+    assert code == 2, told
+    assert complaint in told.splitlines()[-1]
+    assert "Traceback" not in told
+    assert out == "" or arguments[0] == "plan"  # what plan could find out is worth showing
 
 
 def test_a_run_with_failed_cells_ends_with_exit_code_6_and_its_path(here: Path) -> None:
@@ -129,109 +137,117 @@ def test_a_run_with_failed_cells_ends_with_exit_code_6_and_its_path(here: Path) 
     assert "Breakdown" in done.stderr
 
 
-def test_failed_checks_are_results_not_failures(here: Path) -> None:
-    assert harness("run", "config.yaml", cwd=here).returncode == 0  # "forces" is not in the second reply
+def test_failed_checks_are_results_not_failures(here: Path, command: Command) -> None:
+    assert command("run", "config.yaml")[0] == 0  # "forces" is not in the second reply
 
 
-def test_a_run_can_be_resumed_by_its_directory_alone(here: Path) -> None:
-    harness("run", "config.yaml", "--run-id", "x", cwd=here)
+def test_a_run_can_be_resumed_by_its_directory_alone(here: Path, command: Command) -> None:
+    command("run", "config.yaml", "--run-id", "x")
     lines = (here / "results/x/turns.jsonl").read_bytes().splitlines(keepends=True)
     (here / "results/x/turns.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
 
-    done = harness("run", "--resume", "results/x", cwd=here)
+    code, _, told = command("run", "--resume", "results/x")
 
-    assert done.returncode == 0, done.stderr
+    assert code == 0, told
     turns = package.load(here / "results/x").turns
     assert turns["state"].tolist() == ["done", "done"]
     assert turns["attempt"].tolist() == [1, 1]
 
 
-def test_report_prints_what_it_is_asked_for(here: Path) -> None:
-    harness("run", "config.yaml", "--run-id", "x", "-q", cwd=here)
+def test_report_prints_what_it_is_asked_for(here: Path, command: Command) -> None:
+    command("run", "config.yaml", "--run-id", "x", "-q")
 
-    assert json.loads(harness("report", "results/x", "--format", "json", cwd=here).stdout)[0]["turns"] == 2
-    assert harness("report", "x", "--format", "csv", cwd=here).stdout.startswith("run_id,model,")
-    assert "How about Lagrangian mechanics?" in harness("report", "x", "--format", "markdown", cwd=here).stdout
-    assert harness("report", "x", cwd=here).returncode == 0
+    assert json.loads(command("report", "results/x", "--format", "json")[1])[0]["turns"] == 2
+    assert command("report", "x", "--format", "csv")[1].startswith("run_id,model,")
+    assert "How about Lagrangian mechanics?" in command("report", "x", "--format", "markdown")[1]
+    assert command("report", "x")[0] == 0
 
 
-def test_the_tables_of_several_runs_are_one_csv_and_one_json(here: Path) -> None:
+def test_the_tables_of_several_runs_are_one_csv_and_one_json(here: Path, command: Command) -> None:
     for name in ("x", "y"):
-        harness("run", "config.yaml", "--run-id", name, "-q", cwd=here)
+        command("run", "config.yaml", "--run-id", name, "-q")
 
-    rows = json.loads(harness("report", "x", "y", "--format", "json", cwd=here).stdout)
-    lines = harness("report", "x", "y", "--format", "csv", cwd=here).stdout.splitlines()
+    rows = json.loads(command("report", "x", "y", "--format", "json")[1])
+    lines = command("report", "x", "y", "--format", "csv")[1].splitlines()
 
     assert [row["run_id"] for row in rows] == ["x", "y"]
     assert [line.split(",")[0] for line in lines] == ["run_id", "x", "y"]
 
 
-def test_a_run_is_resumed_by_its_name_as_well(here: Path) -> None:
-    harness("run", "config.yaml", "--run-id", "x", "-q", cwd=here)
+def test_a_run_is_resumed_by_its_name_as_well(here: Path, command: Command) -> None:
+    command("run", "config.yaml", "--run-id", "x", "-q")
 
-    assert harness("run", "--resume", "x", "-q", cwd=here).stdout == "results/x\n"
+    assert command("run", "--resume", "x", "-q")[1] == "results/x\n"
 
 
-def test_a_run_is_resumed_from_another_directory(here: Path) -> None:
+def test_a_run_is_resumed_from_another_directory(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "config.yaml").write_text(CONFIG.replace("recital.yaml", str(here / "recital.yaml")))
-    harness("run", "config.yaml", "--run-id", "x", "-q", cwd=here)
+    command("run", "config.yaml", "--run-id", "x", "-q")
     (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
 
-    done = harness("run", "--resume", "../results/x", "-q", cwd=here / "elsewhere")
+    _, out, told = command("run", "--resume", "../results/x", "-q")
 
-    assert done.stdout == "../results/x\n", done.stderr
+    assert out == "../results/x\n", told
 
 
-def test_what_is_set_by_assignment_is_said_as_well(here: Path) -> None:
+def test_what_is_set_by_assignment_is_said_as_well(here: Path, command: Command) -> None:
     one_liner = ["plan", "-m", "scripted:recital.yaml", "-p", "prompts.yaml"]
 
-    done = harness(*one_liner, "--set", "sampling.temperature=0.7", "--set", "sampling.max_length=99", cwd=here)
+    _, out, told = command(*one_liner, "--set", "sampling.temperature=0.7", "--set", "sampling.max_length=99")
 
-    assert "not said, so: do_sample: true\n" in done.stderr
-    assert "max_new_tokens" not in done.stdout
-
-
-def test_plan_takes_the_options_of_run_that_shape_the_matrix(here: Path) -> None:
-    done = harness("plan", "config.yaml", "--lane", "behaviour", "--repeats", "3", "--launches", "2", cwd=here)
-
-    assert "6 cells, 12 turns" in done.stdout
+    assert "not said, so: do_sample: true\n" in told
+    assert "max_new_tokens" not in out
 
 
-def test_plan_shows_prompt_settings_and_warnings_without_loading_weights(here: Path) -> None:
-    done = harness("plan", "-m", "builtin:pico", "-p", "prompts.yaml", "--top-k", "5", "--greedy", cwd=here)
+def test_plan_takes_the_options_of_run_that_shape_the_matrix(here: Path, command: Command) -> None:
+    _, out, _ = command("plan", "config.yaml", "--lane", "behaviour", "--repeats", "3", "--launches", "2")
 
-    assert done.returncode == 0, done.stderr
-    assert "1 cells, 2 turns" in done.stdout
-    assert "What is Newtonian mechanics?" in done.stdout
-    assert re.search(r"first prompt: \d+ tokens; context: 2048", done.stdout)
-    assert "warning: top_k" in done.stdout
-    assert "free disk" in done.stdout
+    assert "6 cells, 12 turns" in out
+
+
+def test_plan_shows_prompt_settings_and_warnings_without_loading_weights(here: Path, command: Command) -> None:
+    code, out, told = command("plan", "-m", "builtin:pico", "-p", "prompts.yaml", "--top-k", "5", "--greedy")
+
+    assert code == 0, told
+    assert "1 cells, 2 turns" in out
+    assert "What is Newtonian mechanics?" in out
+    assert re.search(r"first prompt: \d+ tokens; context: 2048", out)
+    assert "warning: top_k" in out
+    assert "free disk" in out
     assert not (here / "results").exists()
 
 
-def test_schema_prints_a_json_schema() -> None:
+def test_schema_prints_a_json_schema(command: Command) -> None:
     for of in ("configs", "prompts"):
-        jsonschema.Draft202012Validator.check_schema(json.loads(harness("schema", of).stdout))
+        jsonschema.Draft202012Validator.check_schema(json.loads(command("schema", of)[1]))
 
 
-def test_init_writes_working_files_and_keeps_those_that_exist(tmp_path: Path) -> None:
+def test_init_writes_working_files_and_keeps_those_that_exist(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "quickstart.yaml").write_text("mine")
 
-    done = harness("init", cwd=tmp_path)
+    code, _, told = command("init")
 
-    assert done.returncode == 0, done.stderr
+    assert code == 0, told
     assert (tmp_path / "configs" / "quickstart.yaml").read_text() == "mine"
-    assert harness("plan", "configs/behaviour.yaml", cwd=tmp_path).returncode == 0
+    assert command("plan", "configs/behaviour.yaml")[0] == 0
 
 
-def test_init_leads_to_a_run_in_another_directory_too(tmp_path: Path) -> None:
-    done = harness("init", "mine", cwd=tmp_path)
+def test_init_leads_to_a_run_in_another_directory_too(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, _, told = command("init", "mine")
 
-    command = re.search(r"now: (.*)$", done.stderr, flags=re.MULTILINE)
-    assert command is not None
-    assert command[1] == "cd mine && harness run configs/quickstart.yaml"
-    assert harness("plan", "configs/quickstart.yaml", cwd=tmp_path / "mine").returncode == 0
+    line = re.search(r"now: (.*)$", told, flags=re.MULTILINE)
+    assert line is not None
+    assert line[1] == "cd mine && harness run configs/quickstart.yaml"
+    monkeypatch.chdir(tmp_path / "mine")
+    assert command("plan", "configs/quickstart.yaml")[0] == 0
 
 
 def test_init_says_where_it_cannot_write(tmp_path: Path) -> None:
@@ -256,7 +272,7 @@ def test_chat_answers_piped_lines_on_stdout(tmp_path: Path) -> None:
     assert "energ" in lagrange
 
 
-def test_chat_saves_a_talk_that_can_be_replayed(here: Path) -> None:
+def test_chat_saves_a_talk_that_can_be_replayed(here: Path, command: Command) -> None:
     done = harness(
         "chat",
         "scripted:recital.yaml",
@@ -266,9 +282,9 @@ def test_chat_saves_a_talk_that_can_be_replayed(here: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Motion is all.\nEnergy it is.\n"
-    replayed = harness("run", "-m", "scripted:recital.yaml", "-p", "talk.yaml", "--set", "history=scripted",
-                       "--run-id", "x", "-q", cwd=here)  # fmt: skip
-    assert replayed.returncode == 0, replayed.stderr
+    code, _, told = command("run", "-m", "scripted:recital.yaml", "-p", "talk.yaml", "--set", "history=scripted",
+                            "--run-id", "x", "-q")  # fmt: skip
+    assert code == 0, told
     turns = package.load(here / "results/x").turns
     assert turns["user"].tolist() == ["What is: 'motion'?", "And energy?"]
     assert turns["gold"].tolist() == ["Motion is all.", "Energy it is."]
@@ -285,11 +301,17 @@ def test_chat_takes_model_persona_and_format_from_a_config(here: Path) -> None:
     assert done.stdout == "Motion is all.\n"
 
 
-def test_on_a_terminal_chat_shows_numbers_and_ctrl_c_ends_it_cleanly(here: Path) -> None:
+def on_a_terminal(*arguments: str) -> tuple[int, int]:
+    """The command with a terminal of its own: its process id, and the other side of the terminal."""
     child, terminal = pty.fork()
     if child == 0:
-        os.chdir(here)
-        os.execve(sys.executable, [sys.executable, "-m", "harness", "chat", "scripted:recital.yaml"], ENVIRONMENT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell put in the background ignores, its children do too
+        os.execve(sys.executable, [sys.executable, "-m", "harness", *arguments], ENVIRONMENT)
+    return child, terminal
+
+
+def test_on_a_terminal_chat_shows_numbers_and_ctrl_c_ends_it_cleanly(here: Path) -> None:
+    child, terminal = on_a_terminal("chat", "scripted:recital.yaml")
     seen = _read_until(terminal, "> ")
     os.write(terminal, b"hello\n")
     seen += _read_until(terminal, "> ")
@@ -337,11 +359,7 @@ def test_version_is_that_of_the_package() -> None:
 
 def test_on_a_terminal_a_run_shows_what_is_going_on_and_ctrl_c_says_how_to_go_on(here: Path) -> None:
     (here / "recital.yaml").write_text(RECITAL + "real_time: true\nprefill_s: 0.3\n")
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(here)
-        command = [sys.executable, "-m", "harness", "run", "config.yaml", "--run-id", "x", "--set", "repeats=50"]
-        os.execve(sys.executable, command, ENVIRONMENT)
+    child, terminal = on_a_terminal("run", "config.yaml", "--run-id", "x", "--set", "repeats=50")
     seen = _read_until(terminal, "1/50 conversations, 3/100 turns")
     os.write(terminal, b"\x03")
     seen += _read_until(terminal, None)

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import harness
-from harness.cli import main
 from harness.conversations.importing import records as reading
 from harness.conversations.importing.convert import Imported, convert
 from harness.conversations.importing.detect import FORMATS
@@ -492,19 +491,6 @@ def test_bytes_that_are_no_text_are_told(tmp_path):
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """`harness …` in this process: its exit code, stdout and stderr."""
-
-    def do(*arguments: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(list(map(str, arguments)))
-        told = capfd.readouterr()
-        return int(ended.value.code or 0), told.out, told.err
-
-    return do
 
 
 def test_eighty_questions_import_plan_and_run_on_pico(tmp_path, monkeypatch, command):

@@ -18,7 +18,8 @@ from harness.analysis import plays as plays_module
 from harness.analysis.plays import plays, talks, tellable
 from harness.cli import main
 from harness.errors import StoreError, UsageError
-from harness.report.page import compared, drawings, packed
+from harness.report import response
+from harness.report.page import drawings, packed
 from harness.report.page.packed import pack
 from harness.report.page.tables import Header, tables
 from harness.report.page.write import json as embedded
@@ -272,7 +273,7 @@ def test_runs_of_nothing_in_common_still_share_a_page(tmp_path: Path) -> None:
 
 
 def test_a_large_run_is_compared_only_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compared, "MOST_TURNS", 10)
+    monkeypatch.setattr(response, "MOST_TURNS", 10)
 
     assert "harness compare RUN --by model does it" in of_data("run-v1")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ import pandas as pd
 from harness.analysis.frames import Run, once_per_run
 
 Array = npt.NDArray[Any]
-SETTING = ("model", "sampling", "concurrency")
+Axis = Literal["model", "sampling", "concurrency"]
+SETTING: tuple[Axis, ...] = get_args(Axis)
 """What tables have a row for: turns of different ones are never mixed."""
 STATES = ("done", "failed", "not_reached", "missing")
 """What the codes of `state` stand for."""

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from harness.analysis.arrays import SETTING
+from harness.analysis.arrays import SETTING, Axis
 from harness.analysis.effects import (
     BEHAVIOUR,
     MARGIN,
@@ -37,9 +37,10 @@ from harness.analysis.flips import FLIP_COLUMNS, flips
 from harness.analysis.frames import Run, load
 from harness.analysis.inference import adjusted
 from harness.analysis.pairing import Work, work
-from harness.analysis.sides import Axis, Pair, Side, across, axes_of, within
+from harness.analysis.sides import Pair, Side, across, axes_of, within
 from harness.analysis.stability import instabilities, stabilities
 from harness.analysis.stats import CONFIDENCE
+from harness.analysis.summary import MEMORY
 from harness.errors import UsageError
 from harness.metrics import METRICS, Direction
 
@@ -48,7 +49,6 @@ Estimand = Literal["speed", "memory", "loading", "behaviour"]
 SPEED = ("ttft_s", "tpot_s", "e2e_s", "output_tokens_per_s")
 PER_TEXT = "s_per_1k_gold_chars"
 """Told beside tokens per second where the tokens of one side are not those of the other."""
-MEMORY = ("peak_memory_bytes", "device_used_bytes", "host_rss_bytes", "kv_cache_bytes")
 LOADING: Mapping[str, str] = {"load_s": "Load", "first_turn_s": "First turn"}
 """Of a launch, with their titles: seconds, less is better."""
 BROKEN_DOWN = ("ttft_s", "tpot_s", "e2e_s")

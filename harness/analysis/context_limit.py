@@ -14,6 +14,7 @@ import pandas as pd
 
 from harness.analysis.arrays import SETTING
 from harness.analysis.frames import Run
+from harness.analysis.summary import MEMORY
 from harness.analysis.tables import Row, setting_of, table
 
 TAG = "context-limit"
@@ -21,9 +22,8 @@ TAG = "context-limit"
 LIMITS = ("context", "max_length")
 """Finish reasons of a turn that met a limit of the conversation's length."""
 SCRIPT = "end of script"
-_MEMORY = ("peak_memory_bytes", "device_used_bytes", "host_rss_bytes", "kv_cache_bytes")
 _CELL = [*SETTING, "conversation_id", "repeat", "launch"]
-_LOOKED_AT = [*_CELL, "state", "finish_reason", "error", "prompt_tokens", "completion_tokens", *_MEMORY]
+_LOOKED_AT = [*_CELL, "state", "finish_reason", "error", "prompt_tokens", "completion_tokens", *MEMORY]
 
 
 def context_limits(run: Run) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def context_limits(run: Run) -> pd.DataFrame:
         }
         for values, setting in played.groupby(list(SETTING), sort=False)
     ]
-    names = ("answered_tokens", "unanswered_tokens", "context_tokens", "ended_by", *_MEMORY)
+    names = ("answered_tokens", "unanswered_tokens", "context_tokens", "ended_by", *MEMORY)
     return table(rows, ["run_id", *SETTING, *names])
 
 
@@ -73,7 +73,7 @@ def _row(played: pd.DataFrame, last: pd.DataFrame) -> Row:
         "answered_tokens": answered,
         "unanswered_tokens": int(beyond.min()) if len(beyond) else None,
         "ended_by": ", ".join(_ends(last).value_counts().index),
-        **{name: None if largest is None else largest[name] for name in _MEMORY},
+        **{name: None if largest is None else largest[name] for name in MEMORY},
     }
 
 

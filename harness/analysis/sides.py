@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from harness.analysis.arrays import SETTING, View, view
+from harness.analysis.arrays import SETTING, Axis, View, view
 from harness.analysis.frames import Run
 from harness.documents import did_you_mean
 from harness.errors import UsageError
 
-Axis = Literal["model", "sampling", "concurrency"]
 Setting = tuple[str, str, int]
 """(model, sampling, concurrency)"""
 
@@ -83,11 +82,7 @@ class Pair:
     @property
     def compared(self) -> tuple[Axis, ...]:
         """On which axes the sides are different by name; on none where two runs of the same setting are compared."""
-        return tuple(
-            name  # type: ignore[misc]  # SETTING holds the names of the axes
-            for name in SETTING
-            if getattr(self.baseline, name) != getattr(self.candidate, name)
-        )
+        return tuple(name for name in SETTING if getattr(self.baseline, name) != getattr(self.candidate, name))
 
     @property
     def matched(self) -> tuple[str, ...]:
@@ -102,7 +97,7 @@ class Pair:
         return iter((self.baseline, self.candidate))
 
 
-def axes_of(run: Run) -> dict[str, Sequence[Any]]:
+def axes_of(run: Run) -> dict[Axis, Sequence[Any]]:
     """What a run has on each axis of `SETTING`, in the order of its config."""
     return {
         "model": [spec["label"] for spec in run.plan["models"]],
@@ -163,10 +158,10 @@ def across(baseline: Run, candidate: Run) -> tuple[tuple[Pair, ...], tuple[Side,
     return tuple(pairs), (*alone, *(Side(candidate, *setting) for setting in counterpart.values()))
 
 
-def _name(setting: tuple[Any, ...], sole: set[str]) -> tuple[Any, ...]:
+def _name(setting: tuple[Any, ...], sole: set[Axis]) -> tuple[Any, ...]:
     return tuple(None if name in sole else value for name, value in zip(SETTING, setting, strict=True))
 
 
-def _by_others(axes: Mapping[str, Sequence[Any]], axis: str) -> str:
+def _by_others(axes: Mapping[Axis, Sequence[Any]], axis: Axis) -> str:
     several = [name for name in SETTING if name != axis and len(axes[name]) > 1]
     return f"use --by {' or --by '.join(several)}" if several else "name a second run"

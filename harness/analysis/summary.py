@@ -26,8 +26,9 @@ SPEED = ("ttft_s", "tpot_s", "output_tokens_per_s", "e2e_s")
 """The speed metrics of a setting, each with p50 and interval."""
 TAILS = ("ttft_s", "tpot_s")
 """Those with p95 and p99, where there are samples enough."""
-_MEMORY = ("peak_memory_bytes", "device_used_bytes", "host_rss_bytes", "kv_cache_bytes")
-_OF_TURNS = ("prompt_tokens", "cached_tokens", "completion_tokens", "tokens_left", "dropped_messages", *_MEMORY)
+MEMORY = ("peak_memory_bytes", "device_used_bytes", "host_rss_bytes", "kv_cache_bytes")
+"""The gauges of a turn."""
+_OF_TURNS = ("prompt_tokens", "cached_tokens", "completion_tokens", "tokens_left", "dropped_messages", *MEMORY)
 EFFORT = ("energy_j", "energy_per_token_j", "bandwidth_utilisation", "prefill_flop_utilisation")
 """What a turn took of the machine, and how much of the machine's best that is: each with its p50."""
 STEADINESS = tuple(f"{metric}_{name}" for metric in SPREAD_OF for name in ("launch_sd", "turn_sd"))
@@ -64,7 +65,7 @@ def by_setting(run: Run) -> pd.DataFrame:
             "speed_basis": typical(by_launch(done, "e2e_s")).basis,
             "completion_tokens_p50": _middle(_answered(done).known("completion_tokens")),
             **_behaviour(turns),
-            **{name: max(done.known(name).tolist(), default=None) for name in _MEMORY},
+            **{name: max(done.known(name).tolist(), default=None) for name in MEMORY},
             **{f"{name}_p50": centre(by_launch(done, name)) for name in EFFORT},
             **{name: loads[name].get(keys["model"]) for name in loads},
             **_steadiness(steady[keys["model"], keys["sampling"], keys["concurrency"]]),

@@ -12,9 +12,9 @@ import typer
 from harness.cli.options import Results
 
 if TYPE_CHECKING:
+    from harness.analysis.arrays import Axis
     from harness.analysis.frames import Run
     from harness.analysis.scoring.table import Scorer
-    from harness.analysis.sides import Axis
     from harness.documents import Document
     from harness.studies.judging.ask import Judge, Judged
 

@@ -95,8 +95,8 @@ def _page(run: Run) -> Iterator[str]:
 
 
 def _best(run: Run) -> Iterator[str]:
-    """Which is best at what; not of very many turns, where comparing takes as long as everything else."""
-    answered = headline(run) if len(run.turns) <= response.MOST_TURNS else []
+    """Which is best at what."""
+    answered = headline(run)
     if answered:
         yield "## Which is best at what\n"
     for asked, sentences in answered:

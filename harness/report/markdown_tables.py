@@ -82,13 +82,14 @@ def _of(name: str, shown: Callable[[Any], str]) -> Cell:
     return Cell(name, lambda row: shown(row[name]))
 
 
-def _text(value: Any) -> str:
-    return "" if pd.isna(value) else str(value)
+def text_of(name: str) -> Cell:
+    """A column of text, empty where there is none."""
+    return Cell(name, lambda row: "" if pd.isna(row[name]) else str(row[name]))
 
 
 LABELS: Cells = {
-    "model": _of("model", _text),
-    "sampling": _of("sampling", _text),
+    "model": text_of("model"),
+    "sampling": text_of("sampling"),
     "concurrency": _of("concurrency", count),
 }
 STATES: Cells = {
@@ -110,7 +111,7 @@ SPEED: Cells = {
     "TPOT p99": _of("tpot_s_p99", ms),
     "tok/s": _between("output_tokens_per_s", number),
     "end to end ms": _between("e2e_s", ms),
-    "stability": _of("stability", _text),
+    "stability": text_of("stability"),
 }
 MEMORY: Cells = {
     "GPU memory": _of("peak_memory_bytes", memory),
@@ -140,7 +141,7 @@ STABILITY: Cells = {
     "TPOT launch to launch": _of("tpot_s_launch_sd", share),
     "TPOT turn to turn": _of("tpot_s_turn_sd", share),
     "processors of others": _of("foreign_load", number),
-    "stability": _of("stability", _text),
+    "stability": text_of("stability"),
 }
 BY_PHASE: Cells = {
     **{METRICS[name].title.lower() + " ms": _with_share(name) for name in PHASES},
@@ -152,13 +153,13 @@ GROWTH: Cells = {
     "per 1k new tokens": _slope("per_1k_new"),
     "per turn": _slope("per_turn"),
     "context tokens": Cell("context_high", lambda row: interval(row["context_low"], row["context_high"], count)),
-    "interval of": _of("basis", _text),
+    "interval of": text_of("basis"),
 }
 LIMITS: Cells = {
     "largest context answered": _of("answered_tokens", count),
     "next, not answered": _of("unanswered_tokens", count),
     "the model's own": _of("context_tokens", count),
-    "ended by": _of("ended_by", _text),
+    "ended by": text_of("ended_by"),
     "GPU memory": _of("peak_memory_bytes", memory),
     "device in use": _of("device_used_bytes", memory),
     "host memory": _of("host_rss_bytes", memory),
@@ -180,7 +181,7 @@ BY_TURN: Cells = {
     "tok/s": _between("output_tokens_per_s", number),
 }
 BY_CONVERSATION: Cells = {
-    "conversation": _of("conversation_id", _text),
+    "conversation": text_of("conversation_id"),
     **STATES,
     "checks passed": _of("checks_rate", percent),
     "tokens mean": _of("completion_tokens_mean", number),
@@ -189,7 +190,7 @@ BY_CONVERSATION: Cells = {
     "end to end ms": _of("e2e_s_p50", ms),
 }
 LAUNCHES: Cells = {
-    "model": _of("model", _text),
+    "model": text_of("model"),
     "launch": _of("launch", count),
     "load s": _of("load_s", number),
     "imports s": _of("import_s", number),
@@ -197,7 +198,7 @@ LAUNCHES: Cells = {
     "first forward s": _of("first_forward_s", number),
     "compile s": _of("compile_s", number),
     "first turn ms": _of("first_turn_s", ms),
-    "error": _of("error", _text),
+    "error": text_of("error"),
 }
 
 

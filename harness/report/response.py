@@ -17,12 +17,12 @@ from harness.analysis.response import has_sweep, response
 from harness.analysis.sweep import EACH
 from harness.report import markdown_tables
 from harness.report.captions import LENGTH, RESPONSE_BEHAVIOUR, RESPONSE_SPEED
-from harness.report.markdown_tables import Cell, Cells
+from harness.report.markdown_tables import Cell, Cells, text_of
 from harness.report.names import add_names, stacked
 from harness.report.units import count, interval, ms, number, percent, percents, printable
 
 MOST_TURNS = 100_000
-"""Of a larger run the ids and every reply are looked at again only when somebody asks for the table."""
+"""Of a larger run settings are compared, and the ids and replies looked at again, only when somebody asks for it."""
 LEFT_OUT = (
     f"Not worked out unasked for more than {MOST_TURNS} turns: what settings do. harness report RUN --table response"
 )
@@ -182,10 +182,6 @@ def _cell(name: str) -> Cell:
     return Cell(name, cell)
 
 
-def _text(value: Any) -> str:
-    return "" if pd.isna(value) else str(value)
-
-
 def _limit(row: Mapping[Any, Any]) -> str:
     return row["limited_by"] if pd.isna(row["limit_tokens"]) else f"{row['limited_by']}={row['limit_tokens']}"
 
@@ -199,10 +195,10 @@ def _happens(row: Mapping[Any, Any]) -> str:
 
 
 _LABELS: Cells = {
-    "model": Cell("model", lambda row: _text(row["model"])),
+    "model": text_of("model"),
     "setting": Cell("value", _setting),
-    "averaged over": Cell("over", lambda row: _text(row["over"])),
-    "held against": Cell("greedy", lambda row: _text(row["greedy"])),
+    "averaged over": text_of("over"),
+    "held against": text_of("greedy"),
 }
 _LIMITS: Cells = {
     "limit": Cell("limited_by", _limit),

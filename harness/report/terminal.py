@@ -65,8 +65,8 @@ def show(run: Run, console: Console) -> None:
 
 
 def _answers(run: Run, console: Console) -> None:
-    """Which is best at what; not of very many turns, where comparing takes as long as reading them."""
-    for asked, sentences in headline(run) if len(run.turns) <= response.MOST_TURNS else ():
+    """Which is best at what."""
+    for asked, sentences in headline(run):
         console.print()
         console.print(Text(asked, style="bold"))
         for sentence in sentences:

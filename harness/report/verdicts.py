@@ -14,6 +14,7 @@ from harness.analysis.effects import Effect
 from harness.analysis.frames import Run
 from harness.analysis.standings import Against, Kind, Question, Standing, standings
 from harness.analysis.stats import Estimate
+from harness.report import response
 from harness.report.series import text
 from harness.report.units import interval, memory, ms, number, percent, percents
 
@@ -104,7 +105,9 @@ def answers(run: Run) -> list[tuple[str, list[Answer]]]:
 
 
 def headline(run: Run) -> list[tuple[str, list[str]]]:
-    """`answers` as sentences."""
+    """`answers` as sentences; none of very many turns, where comparing takes as long as everything else."""
+    if len(run.turns) > response.MOST_TURNS:
+        return []
     return [(asked, [str(answer) for answer in told]) for asked, told in answers(run)]
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from itertools import chain
 
 import regex
+
+from harness.conversations.phrases import any_of, plain
 
 GENERIC_NAMES = ("User", "Human")
 """What transcripts call the user, whatever the script's name for them."""
@@ -43,7 +44,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 _MARKER = re.compile(r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>\s]{1,40}｜>|" + "|".join(map(re.escape, MARKERS)))
-_PHRASE = re.compile(r"(?<!\w)(?:{})(?!\w)".format("|".join(map(re.escape, chain(*PHRASES.values())))))
+_PHRASE = any_of(PHRASES.values())
 
 
 def speaks_for_user(reply: str, user_name: str) -> str | None:
@@ -60,7 +61,7 @@ def role_marker(reply: str) -> str | None:
 
 def out_of_character(reply: str) -> str | None:
     """The first phrase by which an assistant says that it is a program, or None."""
-    found = _PHRASE.search(" ".join(reply.replace("’", "'").casefold().split()))
+    found = _PHRASE.search(plain(reply))
     return None if found is None else found[0]
 
 

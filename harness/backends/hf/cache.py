@@ -38,12 +38,13 @@ def why_not_reusable(model: PreTrainedModel) -> str | None:
     if cache_argument(type(model)) != "past_key_values":  # Mamba's states have another name
         return f"{name} keeps a cache of its own kind"
     layers = DynamicCache(config=model.config).layers
-    if any(not _holds_only_keys_and_values(layer) for layer in layers):
+    if any(not only_keys_and_values(layer) for layer in layers):
         return f"{name} has layers with a recurrent state"
     return None
 
 
-def _holds_only_keys_and_values(layer: Any) -> bool:
+def only_keys_and_values(layer: Any) -> bool:
+    """Whether a layer of a cache holds nothing else, no recurrent state."""
     return isinstance(layer, CacheLayerMixin) and not hasattr(layer, "recurrent_states")
 
 

@@ -26,8 +26,9 @@ import torch
 from transformers import ContinuousBatchingConfig, DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from harness.backends.failures import TurnTimedOutError
+from harness.backends.hf.cache import only_keys_and_values
 from harness.backends.hf.generate import Generated
-from harness.backends.hf.lockstep import only_keys_and_values, stretches_after
+from harness.backends.hf.lockstep import stretches_after
 from harness.backends.hf.sampler import LastScores
 from harness.backends.hf.settings import NEUTRAL, Settled
 from harness.backends.hf.together import Asked, Row, answer_rows

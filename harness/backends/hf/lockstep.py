@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
-from harness.backends.hf.cache import cache_argument
+from harness.backends.hf.cache import cache_argument, only_keys_and_values
 from harness.backends.hf.generate import input_device
 
 _STATES = (
@@ -66,11 +66,6 @@ def stretches_after(config: PreTrainedConfig) -> int | None:
         if one.get("rope_type") in _STRETCHED
     ]
     return min(limits, default=None)
-
-
-def only_keys_and_values(layer: Any) -> bool:
-    """Whether a layer of a cache holds nothing else, no recurrent state."""
-    return isinstance(layer, CacheLayerMixin) and not hasattr(layer, "recurrent_states")
 
 
 class Lockstep:

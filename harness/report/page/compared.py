@@ -7,14 +7,10 @@ from dataclasses import dataclass
 
 from harness.analysis.compare import Comparison, compare
 from harness.analysis.frames import Run
-from harness.analysis.sides import Axis, axes_of
+from harness.analysis.sides import axes_of
 from harness.errors import UsageError
-from harness.report import answers
+from harness.report import answers, response
 from harness.report.page.tables import Header, Row, Shown, Table
-
-MOST_TURNS = 100_000
-"""Of a larger run the settings are compared only when somebody asks for it."""
-_AXES: tuple[Axis, ...] = ("model", "sampling", "concurrency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +32,8 @@ def compared(runs: Sequence[Run]) -> list[Compared]:
         except UsageError as error:  # runs of nothing in common can stand on one page
             return [Compared("The runs cannot be compared", (str(error),))]
     (run,) = runs
-    several: list[Axis] = [axis for axis in _AXES if len(axes_of(run)[axis]) > 1]
-    if len(run.turns) > MOST_TURNS:
+    several = [axis for axis, values in axes_of(run).items() if len(values) > 1]
+    if len(run.turns) > response.MOST_TURNS:
         how = "Not worked out unasked for so many turns: harness compare RUN --by {} does it."
         return [Compared(f"Compared by {axis}", (how.format(axis),)) for axis in several]
     return [_told(axis, compare(run, by=axis)) for axis in several]
