@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from harness.records import Cell
     from harness.studies.replay import Config
 
+_JUDGED_BY = ("model", "sampling", "concurrency", "conversation_id")
 GREEDY: Mapping[str, Any] = {"do_sample": False, "max_new_tokens": 64}
 """How a conversation is played that comes without a config."""
 
@@ -69,37 +70,54 @@ class Stage:
     """Plays each plan once in a session."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._session: str | None = getattr(config, "workerinput", {}).get("testrunuid")
+        self._session: str | None = getattr(config, "workerinput", {}).get("testrunuid", "")[:12] or None
         """What the processes of pytest-xdist have in common; None where there is only this one."""
-        self._played: dict[tuple[Path, str], Run] = {}
-        self._gates: dict[Path, Any] = {}
+        self._played: dict[tuple[Path, str, bool], Run] = {}
 
-    def play(self, plan: Plan, results: Path) -> Run:
-        """The run of a plan, from now or from before. Raises HarnessError where it cannot be played."""
-        key = (results, plan.config_hash)
+    def play(self, plan: Plan, results: Path, *, judge: bool = False) -> Run:
+        """The run of a plan, from now or from before; to `judge` it is to play it as `harness nightly` does, which
+        leaves a verdict.json. Raises HarnessError where it cannot be played."""
+        key = (results, plan.config_hash, judge)
         if key not in self._played:
             from harness.analysis.frames import load
 
-            self._played[key] = load(self._path(plan, results))
+            play = _night if judge else _run
+            self._played[key] = load(play(plan, results, None) if self._session is None else self._shared(key, plan))
         return self._played[key]
 
-    def _path(self, plan: Plan, results: Path) -> Path:
+    def _shared(self, key: tuple[Path, str, bool], plan: Plan) -> Path:
+        """The run that one of several processes has played, or else plays."""
         from filelock import FileLock
 
-        from harness.runner.run import execute
         from harness.store import read_manifest
 
-        if self._session is None:
-            return execute(plan, results=results)
-        run_id = f"pytest-{self._session[:12]}-{plan.config_hash[:6]}"
+        results, config_hash, judge = key
+        run_id = f"pytest-{self._session}-{config_hash[:6]}"
+        path = results / run_id
         with FileLock(Path(tempfile.gettempdir()) / f"{run_id}.lock"):
-            path = results / run_id
-            if path.exists() and read_manifest(path)["finished_at"]:
-                return path
-            return execute(plan, results=results, run_id=run_id)
+            if judge:
+                return path if (path / _VERDICT).exists() else _night(plan, results, run_id)
+            played = path.exists() and read_manifest(path)["finished_at"] is not None
+            return path if played else _run(plan, results, run_id)
+
+
+def _run(plan: Plan, results: Path, run_id: str | None) -> Path:
+    from harness.runner.run import execute
+
+    return execute(plan, results=results, run_id=run_id)
+
+
+def _night(plan: Plan, results: Path, run_id: str | None) -> Path:
+    from harness.studies.nightly import nightly
+
+    night = nightly(plan, results=results, run_id=run_id)
+    if not (night.path / _VERDICT).exists():
+        raise night.problems[0]
+    return night.path
 
 
 _STAGE = pytest.StashKey[Stage]()
+_VERDICT = "verdict.json"
 
 
 @pytest.fixture
@@ -239,9 +257,16 @@ class CellItem(pytest.Item):
         self._cell = cell
 
     def runtest(self) -> None:
-        stage = self.config.stash[_STAGE]
-        run = stage.play(self._plan, self.config.getoption("harness_results") or Path("results"))
+        judge = self._plan.config.gate is not None
+        results = self.config.getoption("harness_results") or Path("results")
+        run = self.config.stash[_STAGE].play(self._plan, results, judge=judge)
         wrong = list(_what_is_wrong(run, self._cell))
+        for verdict in _verdicts(run, self._cell) if judge else ():
+            if verdict["answer"] in ("regression", "not comparable"):
+                wrong.append(verdict["sentence"])
+            elif verdict["answer"] != "pass":
+                self.user_properties.append((verdict["answer"], verdict["sentence"]))
+                self.add_report_section("call", "gate", verdict["sentence"])
         if wrong:
             raise CellFailedError("\n".join([*wrong, f"more: harness report {run.path}"]))
 
@@ -254,6 +279,17 @@ class CellItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, None, str]:
         return self.path, None, self.name
+
+
+def _verdicts(run: Run, cell: Cell) -> Iterator[dict[str, str]]:
+    """What the gate says of a cell, as verdict.json holds it, sentences without what does not show."""
+    import orjson
+
+    from harness.report.units import printable
+
+    for verdict in orjson.loads((run.path / _VERDICT).read_bytes())["verdicts"]:
+        if all(verdict[axis] in (None, getattr(cell, axis)) for axis in _JUDGED_BY):
+            yield {"answer": verdict["answer"], "sentence": printable(verdict["sentence"])}
 
 
 def _what_is_wrong(run: Run, cell: Cell) -> Iterator[str]:

@@ -50,7 +50,7 @@ def test_the_commands_about_export_do_what_they_say(tmp_path: Path, monkeypatch:
 
     run_all("export.md")
 
-    assert {path.name for path in tmp_path.iterdir()} == {"results", "summary.csv", "turns.jsonl", "hub"}
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "summary.csv", "turns.jsonl", "hub", "benchmarks"}
 
 
 def test_every_table_is_on_the_page() -> None:
