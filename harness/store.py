@@ -28,6 +28,7 @@ import orjson
 from filelock import FileLock, Timeout
 
 from harness.errors import StoreError
+from harness.forced import ForcedReply
 from harness.records import (
     FORMAT,
     READABLE,
@@ -95,6 +96,15 @@ class RunWriter:
         def write() -> None:
             with (self.path / SAMPLES).open("ab") as file:
                 file.write(b"".join(orjson.dumps(sample) + b"\n" for sample in samples))
+
+        self._guarded(write)
+
+    def append_forced(self, forced: ForcedReply) -> None:
+        """Write one line. Raises StoreError when the disk is full."""
+
+        def write() -> None:
+            with (self.path / FORCED).open("ab") as file:
+                file.write(orjson.dumps(forced) + b"\n")
 
         self._guarded(write)
 
@@ -193,6 +203,7 @@ def reopen(path: Path) -> tuple[RunWriter, tuple[TurnRecord, ...]]:
             writer.manifest["torn_lines"] = int(writer.manifest.get("torn_lines", 0)) + 1
             writer.save_manifest()
         _cut_torn_tail(path / SAMPLES)
+        _cut_torn_tail(path / FORCED)
         return writer, _read_turns(path / TURNS)
     except StoreError:
         writer.close()

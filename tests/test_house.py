@@ -13,7 +13,7 @@ PACKAGE = ROOT / "harness"
 
 READING_ORDER = [
     "errors", "records", "metrics", "documents", "conversations", "config", "meters", "hub", "backends", "chat",
-    "store", "runner", "analysis", "report", "exchange", "studies", "shipped", "pytest_plugin", "cli",
+    "forced", "store", "runner", "analysis", "report", "exchange", "studies", "shipped", "pytest_plugin", "cli",
 ]  # fmt: skip
 FRONT_DOORS = {"__init__", "__main__"}  # they lead into the house and belong to no room
 

@@ -13,7 +13,8 @@ import pandas as pd
 
 from harness.analysis.arrays import STATES, Array, View
 from harness.analysis.frames import Run, once_per_run
-from harness.analysis.settings import in_effect, is_greedy
+from harness.analysis.settings import in_effect
+from harness.config.generation import is_greedy
 
 
 @dataclass(frozen=True, slots=True)

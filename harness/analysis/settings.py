@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from harness.analysis.frames import Run
-from harness.config.generation import SAMPLING_ONLY
+from harness.config.generation import SAMPLING_ONLY, is_greedy
 
 _DRAWING = {"do_sample", *SAMPLING_ONLY}
 """Parameters that decide how an id is drawn, and do nothing else."""
@@ -21,12 +21,6 @@ def in_effect(run: Run, model: str, sampling: Mapping[str, Any]) -> dict[str, An
     for effective in _told(run, model, sampling["name"]):
         parameters |= effective
     return parameters
-
-
-def is_greedy(parameters: Mapping[str, Any]) -> bool:
-    """Whether nothing is drawn at random: `do_sample` is False where nobody says otherwise
-    (transformers.GenerationConfig), and a draw from the one most likely token is no draw."""
-    return not parameters.get("do_sample", False) or parameters.get("top_k") == 1
 
 
 def references(run: Run) -> Mapping[tuple[str, str], str]:

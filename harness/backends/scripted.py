@@ -7,6 +7,7 @@ One token is one word: text between white space.
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from array import array
@@ -20,7 +21,16 @@ from pydantic import Field
 
 from harness.backends.failures import TurnTimedOutError, failure_of
 from harness.backends.limits import Limits, fit
-from harness.backends.seam import EffectiveSettings, LoadReport, OnTokens, Preview, Reply, Session, TurnRequest
+from harness.backends.seam import (
+    EffectiveSettings,
+    Forced,
+    LoadReport,
+    OnTokens,
+    Preview,
+    Reply,
+    Session,
+    TurnRequest,
+)
 from harness.backends.transcript import render_transcript
 from harness.documents import Shape, read_document
 from harness.documents import fit as fit_shape
@@ -63,6 +73,10 @@ class Recital(Shape):
         Literal[True, False, "spin"],
         Field(description="Sleep for these times, or spin through them; otherwise a reply takes none"),
     ] = False
+    logprobs: Annotated[
+        list[Annotated[float, Field(lt=0)]] | None,
+        Field(min_length=1, description="Log-probabilities of the ids of a reply that is forced, in turns"),
+    ] = None
     breakdown: Breakdown | None = None
 
 
@@ -182,6 +196,17 @@ class ScriptedSession:
         """Recite the line of this turn; raises UsageError for `length: fixed` without max_new_tokens."""
         return self._backend.recite([(self, request, on_tokens)])[0]
 
+    def force(self, request: TurnRequest, ids: Sequence[int]) -> Forced:
+        """The recital's own log-probabilities; all that is left falls to one other id, 0."""
+        turn = _Turn(self._backend, self, request, _nobody)
+        turn.make_prompt()
+        told = self._backend.recital.logprobs
+        if turn.prompt_hash is None or told is None:
+            return Forced(turn.prompt_hash, why_not="a recital says nothing about other words")
+        logprobs = tuple(islice(cycle(told), len(ids)))
+        margins = tuple(one - math.log(-math.expm1(one)) for one in logprobs)
+        return Forced(turn.prompt_hash, logprobs, (0,) * len(ids), margins)
+
 
 class _Turn:
     """One turn that is being recited: `chunks` are the ids still to come, by arrival, until there is a `reply`."""
@@ -242,6 +267,11 @@ class _Turn:
             size = next(sizes)
             self.chunks.append(left[:size])
             left = left[size:]
+
+    @property
+    def prompt_hash(self) -> str | None:
+        """None where no prompt could be made."""
+        return self._facts.get("prompt_hash")
 
     def arrived(self, chunk: list[int]) -> None:
         """These ids have been ticked."""

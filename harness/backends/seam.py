@@ -8,6 +8,9 @@ A backend that can answers several sessions together says so, by `why_not_togeth
 requests it is handed may change from call to call, as conversations end and others begin.
 
 What goes wrong inside a turn comes back as `Reply.failure`; a session raises only for mistakes of the program.
+
+Apart from answering, a session can be *forced*: made to say given ids after a request's prompt, to tell how likely they
+were. That is never timed.
 """
 
 from __future__ import annotations
@@ -82,6 +85,22 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Forced:
+    """How likely a model finds ids that it is made to say: the log-softmax in float32 of its own logits, before any
+    sampling parameter makes something else of them. Natural logarithms, one entry per id."""
+
+    prompt_hash: str | None = None
+    """As in a `Reply` to the same request; None where no prompt could be made."""
+    logprobs: tuple[float, ...] = ()
+    best: tuple[int, ...] = ()
+    """The likeliest other id in each place."""
+    margins: tuple[float, ...] = ()
+    """Log-probability of the id minus that of the likeliest other; below 0 where the other is likelier."""
+    why_not: str | None = None
+    """Why there are none of these; None where there are."""
+
+
+@dataclass(frozen=True, slots=True)
 class EffectiveSettings:
     """What generation really runs with after the sampling, the length lane and the model's own generation_config are
     merged, and what a user should know about it."""
@@ -134,6 +153,11 @@ class Session(Protocol):
     """One conversation with a model."""
 
     def reply(self, request: TurnRequest, on_tokens: OnTokens) -> Reply: ...
+
+    def force(self, request: TurnRequest, ids: Sequence[int]) -> Forced:
+        """How likely these ids (one at least) are as the reply to a request. Whatever keeps it from telling is its
+        `why_not`."""
+        ...
 
 
 class Backend(Protocol):

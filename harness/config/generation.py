@@ -136,6 +136,13 @@ SAMPLING_ONLY = (
 )  # fmt: skip
 """What decides which id is drawn, and does nothing where none is: without `do_sample`."""
 
+
+def is_greedy(parameters: Mapping[str, Any]) -> bool:
+    """Whether nothing is drawn at random: `do_sample` is False where nobody says otherwise
+    (transformers.GenerationConfig), and a draw from the one most likely token is no draw."""
+    return not parameters.get("do_sample", False) or parameters.get("top_k") == 1
+
+
 # Arguments of `generate` that people write beside the parameters, and where the harness has them.
 NOT_PARAMETERS: Mapping[str, str] = {
     "seed": "every turn has its own seed, made from the top-level seed",

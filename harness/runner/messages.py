@@ -15,6 +15,7 @@ from harness.chat import Rules
 from harness.config.schema import ChatFormat, ModelSpec
 from harness.conversations.script import Conversation
 from harness.errors import Mistake
+from harness.forced import ForcedReply, Known
 from harness.records import Cell, Circumstances, Failure, Sample, SamplerCost, TurnRecord
 
 
@@ -25,6 +26,24 @@ class Play:
     conversation: Conversation
     circumstances: Circumstances
     rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class SayAgain:
+    """A conversation whose replies are known: the turns whose replies are to be forced, `play` telling how."""
+
+    play: Play
+    known: Known
+    turns: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Force:
+    """What is to be forced when all is played."""
+
+    own: str
+    """The run's id: what the greedy plays of this job's repeat 0 say is forced, as replies of this run."""
+    known: tuple[SayAgain, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +68,14 @@ class Job:
     sample_devices_s: float | None = None
     check_only: bool = False
     """Look at `check_first`, say `Checked`, and end."""
+    probe: Play | None = None
+    """To be played twice before anything is measured, to see whether it comes out alike."""
+    force: Force | None = None
+
+    @property
+    def every_play(self) -> tuple[Play, ...]:
+        """All that is to be played or said again, which is one at least."""
+        return (*self.plays, *(again.play for again in (self.force.known if self.force is not None else ())))
 
 
 def at_commit(spec: ModelSpec, commits: Mapping[str, str]) -> ModelSpec:
@@ -137,7 +164,27 @@ class Pinned:
     commits: Mapping[str, str]
 
 
-Event = Pinned | Refused | Checked | Loaded | LoadFailed | Warmed | TurnDone | Sampled | CellDone
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Whether the same conversation, greedily, came out alike twice, to the bit."""
+
+    equal: bool | None
+    """None where there was no answer, or no log-probabilities, to compare."""
+    first_difference: str | None
+    """What differed first, or what kept it from being told."""
+    turns: int
+    tokens: int
+    """Ids that were the same, of replies, before anything differed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedTurn:
+    """A reply has been forced."""
+
+    forced: ForcedReply
+
+
+Event = Pinned | Refused | Checked | Loaded | LoadFailed | Warmed | Probed | TurnDone | Sampled | CellDone | ForcedTurn
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,20 @@ loses the conversation in flight; running it again plays what is missing and not
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.backends.seam import Reply, TurnRequest
-from harness.chat import Rules, replay
+from harness.chat import Rules
 from harness.config.plan import Plan
 from harness.config.schema import ModelSpec
 from harness.conversations.script import Conversation
 from harness.errors import DocumentError
+from harness.forced import Known
 from harness.records import Cell, Circumstances, Failure, TurnRecord
+from harness.runner.deaths import Death, failed_turn, in_flight
+from harness.runner.forcing import Forcings
 from harness.runner.interpreters import ask
 from harness.runner.messages import (
     CellDone,
@@ -55,11 +56,16 @@ def execute(
     resume: Path | None = None,
     retry_failed: bool = False,
     watch: Watch = lambda progress: None,
+    force: Sequence[Known] | None = None,
 ) -> Path:
     """Run every cell of the plan that has no complete attempt yet; return the run's directory.
 
     `resume` names a run to go on with. Without it, a run named `run_id` is gone on with if it exists, and without a
     `run_id` the latest unfinished run of the very same config. `retry_failed` plays failed conversations again.
+
+    With `force`, or where a rule of the config's gate is about text, launch 0 of every model tells afterwards, untimed,
+    how likely it finds its own greedy replies, and those of other runs that `force` hands in (`forced.known`); and every
+    launch is probed for whether it computes alike every time.
 
     Raises UsageError where the run to resume belongs to another config, StoreError where results cannot be written,
     and DocumentError where models cannot be used.
@@ -67,16 +73,8 @@ def execute(
     path = resume or run_to_go_on_with(plan, results, run_id)
     writer, records = open_run(plan, results, run_id, path)
     with writer:
-        _Execution(plan, writer, list(records), retry_failed, watch, resumed=path is not None).run()
+        _Execution(plan, writer, list(records), retry_failed, watch, force, resumed=path is not None).run()
     return writer.path
-
-
-@dataclass(frozen=True, slots=True)
-class _Death:
-    """A worker's: why, and how many conversations it had finished."""
-
-    failure: Failure
-    finished: int
 
 
 class _Execution:
@@ -89,6 +87,7 @@ class _Execution:
         records: list[TurnRecord],
         retry_failed: bool,
         watch: Watch,
+        force: Sequence[Known] | None,
         *,
         resumed: bool,
     ) -> None:
@@ -102,6 +101,7 @@ class _Execution:
         if retry_failed:
             done = {cell: turns for cell, turns in done.items() if turns[-1].failure is None}
         self._done = set(done)
+        self._forcings = Forcings(plan, writer, force, done)
         self._fresh = not resumed
         self._check_first = () if resumed else plan.models
         watch(
@@ -149,8 +149,10 @@ class _Execution:
             fruitless = 0 if death.finished else fruitless + 1
             if fruitless >= _FRUITLESS_DEATHS:
                 self._give_up(spec, [cell for cell in pending if cell not in self._done], death.failure)
+        if self._forcings.missing(label_of(spec), launch):
+            self._work_on(spec, launch, ())
 
-    def _work_on(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> _Death | None:
+    def _work_on(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Death | None:
         """Let one worker play the pending cells; returns how it died, or None if it finished (or could not load)."""
         label = label_of(spec)
         self._watch(WorkerStarted(label, launch, self._plan.launches))
@@ -184,19 +186,21 @@ class _Execution:
                     case CellDone(cell):
                         self._writer.sync()
                         self._done.add(cell)
-                        told.pop(cell, None)
+                        self._forcings.played(cell, told.pop(cell, []))
                         finished += 1
+                self._forcings.heard(label, event)
                 self._watch(event)
-            in_flight = _in_flight([cell for cell in pending if cell not in self._done], together=together)
-            if not in_flight:
+            playing = in_flight([cell for cell in pending if cell not in self._done], together=together)
+            if not playing:
+                self._forcings.ended(label, launch, worker)
                 return None
             failure = worker.failure("decode" if phase == "measure" else phase)
         self._watch(WorkerDied(label, launch, failure))
         if phase == "measure":  # before that no conversation is to blame
-            for cell in in_flight:
+            for cell in playing:
                 self._record_failure(spec, cell, told.get(cell, []), failure)
             self._writer.sync()
-        return _Death(failure, finished)
+        return Death(failure, finished)
 
     def _job(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Job:
         config = self._plan.config
@@ -221,6 +225,8 @@ class _Execution:
             threads=config.threads,
             cpu_affinity=None if config.cpu_affinity is None else tuple(config.cpu_affinity),
             sample_devices_s=config.sample_devices_s,
+            probe=self._forcings.probe(spec, launch, self._play),
+            force=self._forcings.of(spec, launch, pending, self._play),
         )
 
     def _characters_sent(self, conversation: Conversation) -> int:
@@ -315,34 +321,6 @@ class _Execution:
         """A new run whose models turned out to be unusable leaves nothing behind."""
         if self._fresh:
             shutil.rmtree(self._writer.path)
-
-
-def _in_flight(undone: Sequence[Cell], *, together: bool) -> Sequence[Cell]:
-    """Who was being played when a worker died: the first of the cells that are not done, and its lane's next ones
-    where it plays conversations together."""
-    if not undone:
-        return []
-    first = undone[0]
-    lane = (first.sampling, first.repeat, first.concurrency)
-    same = [cell for cell in undone if (cell.sampling, cell.repeat, cell.concurrency) == lane]
-    return same[: first.concurrency if together else 1]
-
-
-def failed_turn(play: Play, told: Sequence[TurnRecord], failure: Failure) -> TurnRecord | None:
-    """The record of the turn a worker died in: the chat loop played again over the replies it had told.
-
-    None if it had told all of them and died before it could say that the conversation had ended.
-    """
-    answers: Iterator[Reply] = iter([Reply(text=record.reply, finish_reason=record.finish_reason) for record in told])
-    dialog = replay(play.conversation, play.circumstances, play.rules)
-    for request in dialog:
-        assert isinstance(request, TurnRequest), "the loop asks before it tells"
-        answer = next(answers, None)
-        record = dialog.send(answer or Reply(failure=failure))
-        if answer is None:
-            assert isinstance(record, TurnRecord), "the loop tells after it was answered"
-            return record
-    return None
 
 
 def label_of(spec: ModelSpec) -> str:

@@ -30,10 +30,12 @@ from harness.meters.processors import allowed_processors, keep_to
 from harness.meters.sampler import Sampler
 from harness.records import Failure, Message, TurnRecord
 from harness.runner.drive import Told, drive, drive_together
+from harness.runner.forcing import by_play, force
 from harness.runner.messages import (
     CellDone,
     Checked,
     Event,
+    ForcedTurn,
     Job,
     Loaded,
     LoadFailed,
@@ -45,6 +47,7 @@ from harness.runner.messages import (
     at_commit,
 )
 from harness.runner.order import lanes, unbatchable, warm_up
+from harness.runner.probe import probe
 
 Say = Callable[[Event], None]
 
@@ -87,7 +90,7 @@ def work(job: Job, say: Say) -> None:
             template_now=job.template_now,
             threads=job.threads,
         )
-        length = job.plays[0].circumstances.length
+        length = job.every_play[0].circumstances.length
         effective = {name: backend.effective(sampling, length) for name, sampling in job.samplings.items()}
         if mistake := _unbatchable(job, job.spec, backend.why_not_together):
             raise UsageError(mistake.subject, mistake.fact, mistake.remedy)
@@ -98,12 +101,26 @@ def work(job: Job, say: Say) -> None:
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch is not None else None
     say(Loaded(backend.report, effective, threads, allowed_processors(), backend.why_not_together, interpreter()))
+    played = _play(job, backend, say)
+    if job.force is not None:
+        for forced in force(backend, job.force, played):
+            say(ForcedTurn(forced))
+
+
+def _play(job: Job, backend: Backend, say: Say) -> list[tuple[Play, list[TurnRecord]]]:
+    """Warm up, probe, and play; returns the plays whose replies may be forced, with their records."""
+    played: list[tuple[Play, list[TurnRecord]]] = []
     with _sampled(job, backend, say) as say_more:
         player = _Player(backend, say_more)
         for play in job.warmups:
             say_more(warm_up(play, job.warmup_passes, player.play))
+        if job.probe is not None:
+            say_more(probe(backend, job.probe))
         for lane in lanes(job.plays):
-            player.play(lane)
+            told = player.play(lane)
+            if job.force is not None and lane[0].circumstances.cell.repeat == 0:
+                played += by_play(lane, told)
+    return played
 
 
 @contextmanager
@@ -112,7 +129,7 @@ def _sampled(job: Job, backend: Backend, say: Say) -> Iterator[Say]:
 
     Samples wait for the turn to end, so that nobody else wakes while it is timed and a worker that hangs stays silent.
     """
-    if job.sample_devices_s is None:
+    if job.sample_devices_s is None or not job.plays:
         yield say
         return
     cell, devices = job.plays[0].circumstances.cell, backend.gauges.devices
@@ -129,7 +146,7 @@ def _sampled(job: Job, backend: Backend, say: Say) -> Iterator[Say]:
 
 def _check(job: Job) -> tuple[tuple[Mistake, ...], dict[str, str]]:
     """What is wrong with the models of the run, as far as their tokenizers and configs tell; and their commits."""
-    first = job.plays[0]
+    first = job.every_play[0]
     mistakes: list[Mistake] = []
     commits: dict[str, str] = {}
     for spec in job.check_first:
@@ -155,7 +172,7 @@ def _check(job: Job) -> tuple[tuple[Mistake, ...], dict[str, str]]:
 
 def _unbatchable(job: Job, spec: ModelSpec, why_not_together: str | None) -> Mistake | None:
     """What is wrong with a model that was to play conversations together, cannot, and may not play them in turn."""
-    together = max(play.circumstances.cell.concurrency for play in job.plays)
+    together = max(play.circumstances.cell.concurrency for play in job.every_play)
     if together == 1 or why_not_together is None or job.sequential_if_unbatchable:
         return None
     return unbatchable(spec, together, why_not_together)

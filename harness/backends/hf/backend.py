@@ -42,7 +42,7 @@ class HfBackend:
         self.gauges = gauges
         self.specials = special_texts(tokenizer)
         self._own = own
-        self._context_tokens = context_tokens
+        self.context_tokens = context_tokens
         self._settled: dict[str, Settled] = {}
         self._crank = crank
         self.together = open_together(self)
@@ -63,7 +63,7 @@ class HfBackend:
                 own=self._own,
                 stop_ids=self.format.stop_ids(),
                 tokenizer_eos=self.tokenizer.eos_token_id,
-                context_tokens=self._context_tokens,
+                context_tokens=self.context_tokens,
             )
             demand_sampling(self.spec, self.model.config, settled, self.format)
             self._settled[key] = settled

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.backends.failures import failure_of
 from harness.backends.hf.cache import bytes_of
+from harness.backends.hf.force import force, why_not_forced
 from harness.backends.hf.generate import Generated, free_memory, synchronize
 from harness.backends.hf.reasoning import Reader, Said
 from harness.backends.hf.settings import Settled
 from harness.backends.limits import Fitted, fit
-from harness.backends.seam import OnTokens, Reply, TurnRequest
+from harness.backends.seam import Forced, OnTokens, Reply, TurnRequest
 from harness.records import Failure, FinishReason, Message, short_hash
 
 if TYPE_CHECKING:
@@ -79,6 +80,21 @@ class HfSession:
             return Reply(failure=failure, **turn.facts)
         synchronize()  # what this turn left on the device is no business of the next turn's stopwatch
         return reply
+
+    def force(self, request: TurnRequest, ids: Sequence[int]) -> Forced:
+        """How likely these ids are as the reply to a request: by the model's plain forward, whatever the engine."""
+        backend = self._backend
+        turn = OpenTurn(request, backend.settled(request.sampling, request.length))
+        try:
+            self.prepare(turn)
+            why_not = why_not_forced(backend.model, len(turn.prompt_ids), ids, backend.context_tokens)
+            if why_not is None:
+                return force(backend.model, turn.prompt_ids, ids, turn.facts["prompt_hash"])
+        except Exception as error:  # noqa: BLE001 - what cannot be forced is a reply without log-probabilities
+            failure = failure_of(error, turn.phase)
+            why_not = f"{failure.kind}: {failure.message}"
+        free_memory()
+        return Forced(turn.facts.get("prompt_hash"), why_not=why_not)
 
     def _answer(self, turn: OpenTurn, on_tokens: OnTokens) -> Reply:
         self.prepare(turn)

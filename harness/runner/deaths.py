@@ -1,0 +1,47 @@
+"""When a worker process dies: which conversations it was playing, and the records that are left of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.backends.seam import Reply, TurnRequest
+from harness.chat import replay
+from harness.records import Cell, Failure, TurnRecord
+from harness.runner.messages import Play
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A worker's death: why, and how many conversations it had finished."""
+
+    failure: Failure
+    finished: int
+
+
+def in_flight(undone: Sequence[Cell], *, together: bool) -> Sequence[Cell]:
+    """Who was being played when a worker died: the first of the cells that are not done, and its lane's next ones
+    where it plays conversations together."""
+    if not undone:
+        return []
+    first = undone[0]
+    lane = (first.sampling, first.repeat, first.concurrency)
+    same = [cell for cell in undone if (cell.sampling, cell.repeat, cell.concurrency) == lane]
+    return same[: first.concurrency if together else 1]
+
+
+def failed_turn(play: Play, told: Sequence[TurnRecord], failure: Failure) -> TurnRecord | None:
+    """The record of the turn a worker died in: the chat loop played again over the replies it had told.
+
+    None if it had told all of them and died before it could say that the conversation had ended.
+    """
+    answers: Iterator[Reply] = iter([Reply(text=record.reply, finish_reason=record.finish_reason) for record in told])
+    dialog = replay(play.conversation, play.circumstances, play.rules)
+    for request in dialog:
+        assert isinstance(request, TurnRequest), "the loop asks before it tells"
+        answer = next(answers, None)
+        record = dialog.send(answer or Reply(failure=failure))
+        if answer is None:
+            assert isinstance(record, TurnRecord), "the loop tells after it was answered"
+            return record
+    return None
