@@ -66,8 +66,8 @@ class Verdict:
     """Of tonight."""
     nights: int = 0
     """Of the window, that this cell could be held against."""
-    needed: str | None = None
-    """What would decide where nobody can tell: `5 launches`."""
+    needed: int | None = None
+    """Launches a night that would decide where nobody can tell; None where no number would."""
     suspects: tuple[str, ...] = ()
     """What else differs from the window and may have done it: `torch 2.11.0 → 2.12.0`."""
 
