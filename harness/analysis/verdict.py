@@ -90,9 +90,25 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """One line for people and logs: what, where, the answer, why."""
+        """One line for people and logs: what, where, the answer, by how much, why."""
         besides = f"; also different: {', '.join(self.suspects)}" if self.suspects else ""
-        return f"{self.name} of {self.cell}: {self.answer} – {self.reason}{besides}"
+        return f"{self.name} of {self.cell}: {self.answer}{self._by_how_much} – {self.reason}{besides}"
+
+    @property
+    def _by_how_much(self) -> str:
+        if self.kind not in ("speed", "memory") or self.change is None:
+            return ""
+        parts = [self._told(self.change)]
+        if self.low is not None and self.high is not None:
+            parts.append(f"({self._told(self.low)} to {self._told(self.high)})")
+        if self.margin is not None:
+            parts.append(f"where {self._told(self.margin)} is allowed")
+        return f", {' '.join(parts)}"
+
+    def _told(self, change: float) -> str:
+        if self.scale == "ratio":
+            return f"{100 * (change - 1):+.1f} %"
+        return f"{change / 2**20:+.1f} MiB" if self.unit == "bytes" else f"{change:+.3g} {self.unit}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -99,7 +99,8 @@ def _change(difference: Difference) -> str:
 
 
 def newest(candidate: Run, baselines: Sequence[Run], window: int) -> tuple[Run, ...]:
-    """The newest `window` of the runs given, oldest first; one given twice counts once.
+    """The newest `window` of the runs given, oldest first; one given twice counts once. None is older than one that was
+    blessed as a new beginning.
 
     Raises UsageError where there is none, or the candidate is among them.
     """
@@ -108,7 +109,9 @@ def newest(candidate: Run, baselines: Sequence[Run], window: int) -> tuple[Run, 
         raise UsageError(candidate.run_id, "is given as its own baseline", "give the nights before it")
     if not runs:
         raise UsageError(candidate.run_id, "has no baseline to be held against", "bless a night first: harness bless")
-    return tuple(sorted(runs.values(), key=lambda run: str(run.manifest["created_at"]))[-window:])
+    newest_first = sorted(runs.values(), key=lambda run: str(run.manifest["created_at"]), reverse=True)[:window]
+    begun = [number for number, run in enumerate(newest_first) if run.manifest.get("blessed", {}).get("anew")]
+    return tuple(reversed(newest_first[: begun[0] + 1] if begun else newest_first))
 
 
 def settings_of(run: Run) -> tuple[Setting, ...]:
