@@ -15,13 +15,14 @@ import pandas as pd
 from harness.analysis.frames import Run, load
 from harness.config.rules import Gating
 from harness.records import Cell, TurnRecord
-from tests.builders import checks, every_turn, plan, store
+from tests.builders import checks, every_turn, failed, plan, store
 from tests.sides_and_runs import timed
 
 SCRIPT = {"physics": 2, "memory": 2, "poem": 2}
 LAUNCHES = 3
 
-Make = Callable[[Cell, int], TurnRecord]
+Make = Callable[[Cell, int], TurnRecord | None]
+"""None: there is no record of the turn, as after one that failed."""
 
 
 def usual(cell: Cell, index: int, **values: Any) -> TurnRecord:
@@ -36,7 +37,19 @@ def stored_night(results: Path, number: int, make: Make = usual, *, kept: Mappin
     """The directory of the night of a day; `kept` are values of its manifest, `planned` those of its plan."""
     of = plan(**{"conversations": SCRIPT, "launches": LAUNCHES, "history": "scripted", **planned})
     about = {"created_at": day(number), "finished_at": day(number), **(kept or {})}
-    return store(results, every_turn(of, make), of, f"night-{number:02d}", **about)
+    records = [record for record in every_turn(of, make) if record is not None]
+    return store(results, records, of, f"night-{number:02d}", **about)
+
+
+def failing(*conversations: str, at: int = 0) -> Make:
+    """Turns of which one of each of these conversations fails in every launch, and ends it."""
+
+    def make(cell: Cell, index: int) -> TurnRecord | None:
+        if cell.conversation_id not in conversations or index < at:
+            return usual(cell, index)
+        return failed(cell, index) if index == at else None
+
+    return make
 
 
 def night(results: Path, number: int, make: Make = usual, **values: Any) -> Run:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from harness.analysis.arrays import Array, view
 from harness.analysis.frames import Run
@@ -33,6 +34,7 @@ LEAST_COMMON = 0.5
 
 ByLaunch = Mapping[int, float]
 """Launch → number."""
+_TURN = ["conversation_id", "turn_index", "repeat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +94,17 @@ class Block:
         seen = side.turns
         key = seen["place"] * (int(seen["repeat"].max(initial=0)) + 1) + seen["repeat"]
         keys, first, which = np.unique(key, return_index=True, return_inverse=True)
-        of_row = np.full(len(side.run.turns), -1)
-        of_row[seen.rows] = which
         done = seen["state"] == 0
         launches = np.unique(seen["launch"][done]).astype(np.int64)
         rows = np.full((len(keys), len(launches)), -1, dtype=np.int64)
         rows[which[done], np.searchsorted(launches, seen["launch"][done])] = seen.rows[done]
         answered = np.logical_and((rows >= 0).all(axis=1), bool(len(launches)))
-        turns = side.run.turns.iloc[seen.rows[first]]
+        turns = side.run.turns[_TURN].iloc[seen.rows[first]]
+        places = pd.MultiIndex.from_frame(turns)
         return cls(
             _Part(side.run, rows, tuple(launches.tolist()), answered, answered, LeftOut()),
-            {night.run.run_id: _part(night.run, night.work, of_row, len(keys)) for night in nights},
-            {run.run.run_id: _part(run.run, run.work, of_row, len(keys)) for run in further},
+            {night.run.run_id: _part(night.run, night.work, places) for night in nights},
+            {run.run.run_id: _part(run.run, run.work, places) for run in further},
             turns["conversation_id"].to_numpy(dtype=object),
             turns["turn_index"].to_numpy(dtype=np.int64),
         )
@@ -118,15 +119,16 @@ class Block:
         return inside
 
 
-def _part(run: Run, shared: Work, of_row: Rows, count: int) -> _Part:
-    """A night's turns, put where tonight has them."""
-    row = shared.candidate.max(axis=1, initial=-1)
-    there = row >= 0
-    place = of_row[row[there]]
-    rows = np.full((count, shared.baseline.shape[1]), -1, dtype=np.int64)
-    rows[place] = shared.baseline[there]
-    same, answered = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-    same[place], answered[place] = shared.same()[there], shared.answered[there]
+def _part(run: Run, shared: Work, places: pd.MultiIndex) -> _Part:
+    """A night's turns, put where tonight has them: also those that tonight did not answer."""
+    rows = np.full((len(places), shared.baseline.shape[1]), -1, dtype=np.int64)
+    same, answered = np.zeros(len(places), dtype=bool), np.zeros(len(places), dtype=bool)
+    for side, found in ((shared.pair.baseline, shared.baseline), (shared.pair.candidate, shared.candidate)):
+        row = found.max(axis=1, initial=-1)
+        there = row >= 0
+        place = places.get_indexer(pd.MultiIndex.from_frame(side.run.turns[_TURN].iloc[row[there]]))
+        rows[place] = shared.baseline[there]
+        same[place], answered[place] = shared.same()[there], shared.answered[there]
     here = shared.pair.baseline.turns
     launches = np.unique(here.done["launch"]).astype(np.int64)
     return _Part(run, rows, tuple(launches.tolist()), same, answered, shared.left_out())
