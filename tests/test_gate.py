@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.analysis.effects import memory_of, speed_effect
 from harness.analysis.frames import Run
 from harness.analysis.gate import gate
+from harness.analysis.pairing import work
+from harness.analysis.sides import Pair, Side
 from harness.analysis.verdict import Verdict
 from harness.errors import NotComparableError, UsageError
 from harness.records import Cell, Memory, TurnRecord
@@ -333,6 +336,14 @@ def test_what_confirms_must_be_of_the_same_conditions(base: Run, window: list[Ru
         gate(tonight(base, np.log(1.2)), window, rules(tpot_s="+5%"), confirm=[more])
 
 
+def test_a_night_cannot_confirm_itself(base: Run, window: list[Run]) -> None:
+    slow = tonight(base, np.log(1.2))
+
+    for run in (slow, window[3]):
+        with pytest.raises(UsageError, match="cannot confirm what it is part of"):
+            gate(slow, window, rules(tpot_s="+5%"), confirm=[run])
+
+
 def test_further_launches_may_play_the_suspicious_conversations_only(base: Run, window: list[Run]) -> None:
     slow = np.log(1.3) * (base.turns["conversation_id"] == "poem").to_numpy()
     more = tonight(base, slow, number=21)
@@ -460,6 +471,16 @@ def test_failures_that_no_rule_is_about_are_told_by_the_exit_code(tmp_path: Path
 
     assert only(judged.verdicts).answer == "pass"
     assert (judged.failed, judged.answer, judged.exit_code) == (3, "some failed", 6)
+
+
+def test_a_rule_about_failures_in_one_place_says_nothing_of_another(tmp_path: Path, window: list[Run]) -> None:
+    lines = {"failures where conversation=poem": 0}
+
+    elsewhere = gate(night(tmp_path, 20, failing("memory", at=1)), window, rules(**lines))
+    there = gate(night(tmp_path, 21, failing("poem", at=1)), window, rules(**lines))
+
+    assert (only(elsewhere.verdicts).answer, elsewhere.failed, elsewhere.answer) == ("pass", 3, "some failed")
+    assert (only(there.verdicts).answer, there.failed) == ("regression", 0)
 
 
 def test_as_many_may_fail_as_the_rule_says(tmp_path: Path, window: list[Run]) -> None:
@@ -619,10 +640,44 @@ def test_with_an_anchor_what_slows_both_is_the_machine(tmp_path: Path) -> None:
     assert [(only(each.verdicts).model, only(each.verdicts).answer) for each in told] == [
         ("nano", "pass"), ("nano", "regression"),
     ]  # fmt: skip
-    assert only(told[1].verdicts).change == pytest.approx(1.12, rel=0.01)
+    verdict = only(told[1].verdicts)
+    assert verdict.change == pytest.approx(1.12, rel=0.01)
+    assert verdict.baseline == pytest.approx(0.002, rel=0.2), "in seconds, whatever the change is relative to"
+    in_ms = only(gate(slow, nights, rules(tpot_s="+0.1ms", anchor="pico")).verdicts)
+    assert in_ms.margin == pytest.approx(1 + 0.0001 / (verdict.baseline or 0))
 
 
 def test_a_gate_without_verdicts_has_not_passed(base: Run, window: list[Run]) -> None:
     judged = gate(tonight(base, 0.0), window, rules(tpot_s="+5%"))
 
     assert replace(judged, verdicts=()).answer == "cannot tell"
+
+
+def test_against_one_night_a_change_is_the_effect_that_compare_tells(tmp_path: Path) -> None:
+    """Another way to the same number: several settings, repeats, turns that failed or had other prompts or lengths."""
+    dice = np.random.default_rng(7)
+
+    def make(cell: Cell, index: int) -> TurnRecord | None:
+        if cell.conversation_id == "poem" and cell.launch == 1 and cell.model == "nano":
+            return failing("poem")(cell, index)
+        length = 4 if (cell.conversation_id, index) == ("memory", 1) and dice.random() < 0.2 else 5
+        return usual(cell, index, ttft_ms=dice.uniform(5, 50), tpot_ms=dice.uniform(1, 9), ids=length)
+
+    several = {"models": ("pico", "nano"), "samplings": ("greedy", "other"), "repeats": 2, "launches": 2}
+    before, after = (night(tmp_path, number, make, **several) for number in (1, 2))
+    lines = {"tpot_s": "+5%", "ttft_s": "+5%", "decode_tokens_per_s": "-5%", "host_rss_bytes": "+5%"}
+
+    judged = gate(after, [before], rules(**lines))
+
+    compared = 0
+    for verdict in judged.verdicts:
+        setting = (verdict.model, verdict.sampling, verdict.concurrency)
+        sides = [Side(run, *setting) for run in (before, after)]
+        effect = (memory_of(work(Pair(*sides)), verdict.metric) if verdict.kind == "memory"
+                  else speed_effect(*sides, verdict.metric))  # fmt: skip
+        compared += verdict.change is not None
+        assert verdict.change == pytest.approx(effect.value)
+        assert (verdict.baseline, verdict.candidate) == (
+            pytest.approx(effect.baseline), pytest.approx(effect.candidate),
+        )  # fmt: skip
+    assert compared == 16

@@ -66,7 +66,7 @@ def gate(
         baseline=window,
         verdicts=tuple(verdicts[line] for line in asked),
         ledger=ledger(held.values()),
-        notes=tuple(_notes(candidate, held)),
+        notes=tuple(_notes(candidate, window, held)),
         flips=replies.flips,
         confirmed_by=tuple(confirm),
     )
@@ -76,6 +76,10 @@ def _further(
     candidate: Run, held: Mapping[Setting, Against], confirm: Sequence[Run]
 ) -> dict[Setting, tuple[Night, ...]]:
     """The settings of tonight that were played again. Raises NotComparableError where that was other work."""
+    given = {candidate.run_id, *(night.run.run_id for here in held.values() for night in here.nights)}
+    twice = [run.run_id for run in confirm if run.run_id in given]
+    if twice:
+        raise UsageError(twice[0], "cannot confirm what it is part of", "give runs that were made afterwards")
     found: dict[Setting, tuple[Night, ...]] = {}
     mistakes: list[Mistake] = []
     for run in map(finished, confirm):
@@ -98,8 +102,11 @@ def _further(
     return found
 
 
-def _notes(candidate: Run, held: Mapping[Setting, Against]) -> Iterator[str]:
+def _notes(candidate: Run, window: Sequence[Run], held: Mapping[Setting, Against]) -> Iterator[str]:
     """What else keeps numbers from meaning what they seem to mean."""
+    later = [run.run_id for run in window if str(run.manifest["created_at"]) > str(candidate.manifest["created_at"])]
+    if later:
+        yield f"Of the window these nights are later than {candidate.run_id}: {', '.join(later)}."
     for here in held.values():
         aside = max(len(here.nights) - len(here.comparable(lane)) for lane in ("speed", "behaviour"))
         if aside:

@@ -25,6 +25,7 @@ EXIT_CODES: dict[GateAnswer, int] = {
     "not comparable": 5,
     "some failed": 6,
 }
+_PLACE = ("model", "sampling", "concurrency", "conversation_id", "turn_index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +148,17 @@ class Gate:
 
     @property
     def failed(self) -> int:
-        """How many turns of the candidate failed, or were not reached because one did, where no rule allows for it."""
-        allowed = {(v.model, v.sampling, v.concurrency) for v in self.verdicts if v.kind == "failures"}
+        """How many turns of the candidate failed, or were not reached because one did, where no rule is about it."""
         turns = self.candidate.turns
-        failed = turns[turns["state"].isin(["failed", "not_reached"])]
-        settings = zip(failed["model"], failed["sampling"], failed["concurrency"], strict=True)
-        return sum((model, sampling, int(level)) not in allowed for model, sampling, level in settings)
+        untold = turns["state"].isin(["failed", "not_reached"])
+        for verdict in self.verdicts:
+            if verdict.kind == "failures" and untold.any():
+                here = untold.copy()
+                for name in _PLACE:
+                    wanted = getattr(verdict, name)
+                    here &= True if wanted is None else turns[name] == wanted
+                untold &= ~here
+        return int(untold.sum())
 
     def of(self, *answers: Answer) -> Sequence[Verdict]:
         """The verdicts with these answers."""

@@ -93,7 +93,8 @@ class Measured:
             if isinstance(again, Numbers) and any(again.further.values()):
                 further = again
                 decision = self._decided(rule, cell, again, scale, family)
-        shown = further or found
+        found = further or found
+        shown = found.absolute or found
         runs = [self.settings[setting] for setting in cell.settings(self.settings)]
         bad = decision.answer in ("suspicion", "regression")
         return Verdict(
@@ -103,9 +104,9 @@ class Measured:
             statistic=rule.statistic,
             **_place(cell),
             answer=decision.answer,
-            reason=_reason(decision, shown, confirmed=further is not None, asked=bool(self.confirm)),
+            reason=_reason(decision, found, confirmed=further is not None, asked=bool(self.confirm)),
             baseline=scale.middle(shown.nights.values()),
-            candidate=scale.middle([*([shown.tonight]), *shown.further.values()]),
+            candidate=scale.middle([shown.tonight, *shown.further.values()]),
             change=scale.shown(decision.change),
             low=scale.shown(decision.low),
             high=scale.shown(decision.high),
@@ -153,7 +154,7 @@ class _Scale:
             return cls(True, worse, None if margin is None else worse * math.log1p(worse * margin.amount))
         if rule.kind == "memory":
             return cls(False, worse, margin.amount)
-        usual = cls(True, worse, None).middle(found.nights.values())
+        usual = cls(True, worse, None).middle((found.absolute or found).nights.values())
         share = margin.amount / usual
         if worse < 0 and share >= 1:
             fact = f"{rule.subject} is {usual:.3g} {rule.metric.unit} in the window, and cannot fall by as much"

@@ -15,7 +15,7 @@ within minutes of each other, so that what the machine does to both cancels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,8 @@ class Numbers:
     """Turns of the cell that have the metric somewhere, and not in all of these nights as the same work."""
     set_aside: tuple[str, ...]
     """Nights that had too few turns in common with the others."""
+    absolute: Numbers | None = None
+    """The same in the unit of the metric, of numbers that are relative to an anchor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,4 +271,4 @@ def relative_to(found: Numbers, anchor: Numbers) -> Numbers | Nothing:
     further = {run: over(own, anchor.further[run]) for run, own in found.further.items() if run in anchor.further}
     if not tonight or not kept:
         return Nothing("no launch of it has one of the anchor beside it, tonight and in the window")
-    return Numbers(tonight, kept, further, found.turns, found.left_out, found.set_aside)
+    return replace(found, tonight=tonight, nights=kept, further=further, absolute=found)

@@ -70,7 +70,7 @@ class Against:
     """Turns tonight that were not played."""
     nights: tuple[Night, ...]
     had: int
-    """How many nights of the window have the setting in their plans."""
+    """How many nights of the window have played the setting."""
 
     @property
     def name(self) -> str:
@@ -139,7 +139,7 @@ def against(candidate: Run, nights: Sequence[Run], *, strict: bool = False) -> d
     for setting in dict.fromkeys(setting for run in (candidate, *nights) for setting in settings_of(run)):
         side = Side(tonight, *setting)
         played = setting in here and len(side.turns) > 0
-        having = [night for night in whole if setting in settings_of(night)]
+        having = [night for night in whole if setting in settings_of(night) and len(Side(night, *setting).turns)]
         found[setting] = Against(
             setting=setting,
             tonight=side if played else None,
