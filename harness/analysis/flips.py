@@ -37,7 +37,7 @@ FLIP_COLUMNS = {
 }
 """`change` is lost or gained; `_rate` the share of its `_times` plays that the check passed in; replies and details are
 of the first play that went as most did."""
-_CHECK = ["place", "check", "copy"]
+CHECK = ["place", "check", "copy"]
 """What tells one check from another: two of one turn may have the same name."""
 
 
@@ -93,8 +93,8 @@ class _Plays:
         self._rows, self._place = turns.rows[played], place[played]
         self.times = np.bincount(place[played], minlength=count)
         self._answered = np.bincount(place[done], minlength=count)
-        self._said = _said(side, turns.rows[done], place[done])
-        self.passed = self._said.groupby(_CHECK, sort=False)["passed"].sum()
+        self._said = said_by(side, turns.rows[done], place[done])
+        self.passed = self._said.groupby(CHECK, sort=False)["passed"].sum()
 
     def shares(self, passed: pd.Series[Any], place: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """The share of plays that passed. A check this side has not made passed in none where no play was answered,
@@ -107,8 +107,8 @@ class _Plays:
 
     def first(self, key: pd.DataFrame, passed: npt.NDArray[np.bool_]) -> dict[str, Any]:
         """Of each check: user, reply and detail of the first play that went this way, or of the first play at all."""
-        said = self._said.drop_duplicates([*_CHECK, "passed"])
-        wanted = key[_CHECK].assign(passed=passed).merge(said, on=[*_CHECK, "passed"], how="left")
+        said = self._said.drop_duplicates([*CHECK, "passed"])
+        wanted = key[CHECK].assign(passed=passed).merge(said, on=[*CHECK, "passed"], how="left")
         order = np.argsort(self._place, kind="stable")
         any_play = self._rows[order][np.searchsorted(self._place[order], key["place"].to_numpy(dtype=np.int64))]
         row = wanted["row"].to_numpy(dtype=np.float64)
@@ -123,7 +123,7 @@ class _Plays:
         }
 
 
-def _said(side: Side, rows: npt.NDArray[np.int64], place: npt.NDArray[np.int64]) -> pd.DataFrame:
+def said_by(side: Side, rows: npt.NDArray[np.int64], place: npt.NDArray[np.int64]) -> pd.DataFrame:
     """One row per check that was made: place, check, copy, passed, detail, row."""
     lists = pa.Array.from_pandas(side.run.turns["checks"].iloc[rows])
     lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists

@@ -25,6 +25,7 @@ EXIT_CODES: dict[GateAnswer, int] = {
     "not comparable": 5,
     "some failed": 6,
 }
+_PLACE = ("model", "sampling", "concurrency", "conversation_id", "turn_index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class Verdict:
     """Of tonight."""
     nights: int = 0
     """Of the window, that this cell could be held against."""
-    needed: str | None = None
-    """What would decide where nobody can tell: `5 launches`."""
+    needed: int | None = None
+    """Launches a night that would decide where nobody can tell; None where no number would."""
     suspects: tuple[str, ...] = ()
     """What else differs from the window and may have done it: `torch 2.11.0 → 2.12.0`."""
 
@@ -90,9 +91,25 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """One line for people and logs: what, where, the answer, why."""
+        """One line for people and logs: what, where, the answer, by how much, why."""
         besides = f"; also different: {', '.join(self.suspects)}" if self.suspects else ""
-        return f"{self.name} of {self.cell}: {self.answer} – {self.reason}{besides}"
+        return f"{self.name} of {self.cell}: {self.answer}{self._by_how_much} – {self.reason}{besides}"
+
+    @property
+    def _by_how_much(self) -> str:
+        if self.kind not in ("speed", "memory") or self.change is None:
+            return ""
+        parts = [self._told(self.change)]
+        if self.low is not None and self.high is not None:
+            parts.append(f"({self._told(self.low)} to {self._told(self.high)})")
+        if self.margin is not None:
+            parts.append(f"where {self._told(self.margin)} is allowed")
+        return f", {' '.join(parts)}"
+
+    def _told(self, change: float) -> str:
+        if self.scale == "ratio":
+            return f"{100 * (change - 1):+.1f} %"
+        return f"{change / 2**20:+.1f} MiB" if self.unit == "bytes" else f"{change:+.3g} {self.unit}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,12 +148,17 @@ class Gate:
 
     @property
     def failed(self) -> int:
-        """How many turns of the candidate failed, or were not reached because one did, where no rule allows for it."""
-        allowed = {(v.model, v.sampling, v.concurrency) for v in self.verdicts if v.kind == "failures"}
+        """How many turns of the candidate failed, or were not reached because one did, where no rule is about it."""
         turns = self.candidate.turns
-        failed = turns[turns["state"].isin(["failed", "not_reached"])]
-        settings = zip(failed["model"], failed["sampling"], failed["concurrency"], strict=True)
-        return sum((model, sampling, int(level)) not in allowed for model, sampling, level in settings)
+        untold = turns["state"].isin(["failed", "not_reached"])
+        for verdict in self.verdicts:
+            if verdict.kind == "failures" and untold.any():
+                here = untold.copy()
+                for name in _PLACE:
+                    wanted = getattr(verdict, name)
+                    here &= True if wanted is None else turns[name] == wanted
+                untold &= ~here
+        return int(untold.sum())
 
     def of(self, *answers: Answer) -> Sequence[Verdict]:
         """The verdicts with these answers."""

@@ -1,8 +1,8 @@
 """The commands. The only room that prints or exits; every heavy import happens inside a command.
 
 stdout is for machines (the path of a run, JSON, a transcript), stderr for people (progress, tables, notes).
-Exit codes: 0 done · 1 crash, or a meter that is wrong · 2 usage or config · 4 a study found no setting to recommend ·
-5 not comparable · 6 run finished, some cells failed · 130 interrupted · 143 terminated.
+Exit codes: 0 done or passed · 1 crash, or a meter that is wrong · 2 usage or config · 3 regression · 4 cannot tell, or
+nothing to recommend · 5 not comparable · 6 some cells failed · 130 interrupted · 143 terminated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,22 @@ from collections.abc import Sequence
 
 import typer
 
-from harness.cli import bless, chat, compare, export, importing, init, plan, report, run, schema, score, selftest, tune
+from harness.cli import (
+    bless,
+    chat,
+    compare,
+    export,
+    gate,
+    importing,
+    init,
+    plan,
+    report,
+    run,
+    schema,
+    score,
+    selftest,
+    tune,
+)
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -27,6 +42,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
+app.command("gate")(gate.gate)
 app.command("score")(score.score)
 app.command("plan")(plan.plan)
 app.command("chat")(chat.chat)

@@ -42,7 +42,9 @@ class Forcings:
         done: Mapping[Cell, Sequence[TurnRecord]],
     ) -> None:
         """`blessed` are the replies of other runs to be forced beside its own; with None nothing is forced, unless a
-        rule of the config's gate is about text. `done` are the cells that have been played. Raises StoreError where forced.jsonl holds something else."""
+        rule of the config's gate is about text. `done` are the cells that have been played.
+
+        Raises StoreError where forced.jsonl holds something else."""
         self._plan = plan
         self._writer = writer
         gate = plan.config.gate

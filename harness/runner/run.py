@@ -64,8 +64,8 @@ def execute(
     `run_id` the latest unfinished run of the very same config. `retry_failed` plays failed conversations again.
 
     With `force`, or where a rule of the config's gate is about text, launch 0 of every model tells afterwards, untimed,
-    how likely it finds its own greedy replies, and those of other runs that `force` hands in (`forced.known`); and every
-    launch is probed for whether it computes alike every time.
+    how likely it finds its own greedy replies, and those of other runs that `force` hands in (`forced.known`); and
+    every launch is probed for whether it computes alike every time.
 
     Raises UsageError where the run to resume belongs to another config, StoreError where results cannot be written,
     and DocumentError where models cannot be used.
