@@ -2,9 +2,9 @@
 
 Two steps. *Proposed* are nights by a plain scan, which sets the median of the fortnight before a night against that of
 the fortnight from it on, and by `ruptures` where the extra `trend` is installed (KernelCPD with the Gaussian kernel;
-Arlot et al., JMLR 20, 2019): that finds what is small but lasts. *Confirmed* is one rule for both, which keeps tables of many
-series over many nights quiet: of two neighbouring stretches the means must differ by a t-test at a level divided by the
-nights and by the series looked at,
+Arlot et al., JMLR 20, 2019): that finds what is small but lasts. *Confirmed* is one rule for both, which keeps tables
+of many series over many nights quiet: of two neighbouring stretches the means must differ by a t-test at a level
+divided by the nights and by the series looked at,
 
     t = (mean after − mean before) / (s · √((1 + ρ)/(1 − ρ) · (1/n₁ + 1/n₂)))
 
