@@ -104,7 +104,7 @@ def _by_running_medians(values: Values) -> list[int]:
     before = _medians(values)[_SHORTEST - 1 : len(values) - _SHORTEST]
     after = _medians(values[::-1])[::-1][_SHORTEST : len(values) - _SHORTEST + 1]
     nights = np.arange(_SHORTEST, len(values) - _SHORTEST + 1)
-    scale = _MAD * float(np.median(np.abs(values[nights - 1] - before))) or float(values.std())
+    scale = _MAD * float(np.median(np.abs(values[nights - 1] - before))) or float(values.std()) / 100
     seen = 1 / np.minimum(nights, _FORTNIGHT) + 1 / np.minimum(len(values) - nights, _FORTNIGHT)
     # A median's standard error is √(π/2) of a mean's.
     scores = np.abs(after - before) / (scale * np.sqrt(math.pi / 2 * seen))

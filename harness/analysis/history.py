@@ -11,6 +11,7 @@ of several devices or configs stand beside each other and are never one line: `d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,15 +141,22 @@ def _about(path: Path, manifest: Mapping[str, Any], turns: int) -> dict[str, Any
 
 
 def device_of(environment: Mapping[str, Any]) -> str:
-    """What a run was on: its GPUs by name with their number, or its CPU where it has none."""
+    """What a run was on: its GPUs by name with their number, or its CPU with its threads where it has none."""
     names = [str(gpu["name"]) for gpu in environment.get("gpus") or ()]
     if not names:
-        return str(environment.get("cpu") or "unknown CPU")
-    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
+        return f"{environment.get('cpu') or 'unknown CPU'} ×{environment.get('cpu_threads')}"
+    return ", ".join(f"{name} ×{names.count(name)}" for name in dict.fromkeys(names))
+
+
+def _plain(device: str) -> str:
+    """Small letters and digits, so that `nvidia-h100-x1`, as a folder of baselines is called, finds NVIDIA H100 ×1."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower().replace("×", "x")).strip("-")
 
 
 def config_of(manifest: Mapping[str, Any]) -> str:
     """The name of the config that a run was made from: that of its file, or its hash where there was none."""
+    if manifest.get("config_name"):
+        return str(manifest["config_name"])
     files = [word for word in manifest.get("command") or () if str(word).endswith((".yaml", ".yml"))]
     return Path(files[0]).stem if files else str(manifest.get("config_hash") or "unknown")[:6]
 
@@ -192,7 +200,7 @@ def _chosen(nights: list[_Night], config: str | None, device: str | None, since:
         night
         for night in nights
         if (config is None or night.about["config"] == config)
-        and (device is None or device.casefold() in night.about["device"].casefold())
+        and (device is None or _plain(device) in _plain(night.about["device"]))
     ]
     if since is None or not chosen:
         return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -53,16 +54,39 @@ def effect(turning: Turning) -> str:
 
 
 def sentence(line: Line, turning: Turning) -> str:
-    """What changed, by how much, from which night on."""
-    values = f"{shown(line.figure, turning.before)} → {shown(line.figure, turning.after)}"
-    word = _WORDS[turning.better]
-    return f"{line.figure.name} of {line.name}: {word} from {turning.first} on, {effect(turning)}, {values}"
-
-
-def among(turning: Turning) -> str:
-    """Which nights it surely is one of; nothing where there is one only."""
+    """What changed, by how much; and where more than one night may have been the first, which."""
     nights = turning.among
-    return "" if len(nights) == 1 else f"surely one of the {len(nights)} nights {nights[0]} … {nights[-1]}"
+    sure = "" if len(nights) == 1 else f"; first surely one of {nights[0]} … {nights[-1]}"
+    values = f"{shown(line.figure, turning.before)} → {shown(line.figure, turning.after)}"
+    return f"{line.figure.name} of {line.name}: {_WORDS[turning.better]}, {effect(turning)}, {values}{sure}"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstNight:
+    """A night from which on something is otherwise: everything that is, and what else changed then."""
+
+    run_id: str
+    config: str
+    device: str
+    turnings: tuple[tuple[Line, Turning], ...]
+    changed: tuple[str, ...]
+    near: tuple[tuple[str, tuple[str, ...]], ...]
+    """Other nights that may have been the first, each with what changed on it."""
+
+
+def first_nights(trend: Trend) -> list[FirstNight]:
+    """The change points by their first night, the newest first; apart where not the same changed then."""
+    groups: dict[tuple[Any, ...], list[tuple[Line, Turning]]] = {}
+    for line, turning in trend.turnings:
+        key = turning.first, line.config, line.device, tuple(changed(turning.changed))
+        groups.setdefault(key, []).append((line, turning))
+    return [
+        FirstNight(
+            first, config, device, tuple(found), told,
+            tuple(dict.fromkeys((near.after, tuple(changed(near))) for _, each in found for near in each.near)),
+        )
+        for (first, config, device, told), found in groups.items()
+    ]  # fmt: skip
 
 
 def changed(found: Changed) -> list[str]:
@@ -88,13 +112,14 @@ def show(trend: Trend, console: Console) -> None:
         console.print(Text(printable(f"{config} on {device}: {nights} nights"), style="bold"))
         console.print(_table(lines))
         console.print()
-    for line, turning in trend.turnings:
-        console.print(Text(printable(sentence(line, turning)), style=_STYLES[turning.better]))
-        for text in (among(turning), *changed(turning.changed)):
-            if text:
-                console.print(Text(printable(f"  {text}")))
-        for near in turning.near:
-            console.print(Text(printable(f"  near, on {near.after}: {'; '.join(changed(near))}"), style="dim"))
+    for night in first_nights(trend):
+        console.print(Text(printable(f"From {night.run_id} on ({night.config} on {night.device})"), style="bold"))
+        for line, turning in night.turnings:
+            console.print(Text(printable(f"  {sentence(line, turning)}"), style=_STYLES[turning.better]))
+        console.print(Text(printable(f"  changed that night: {'; '.join(night.changed)}")))
+        for run_id, told in night.near:
+            console.print(Text(printable(f"  changed near, on {run_id}: {'; '.join(told)}"), style="dim"))
+        console.print()
     if trend.lines and not trend.turnings:
         console.print("No change points.")
     if trend.lines:

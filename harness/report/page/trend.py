@@ -19,7 +19,7 @@ from markupsafe import Markup
 from harness.analysis.trend import Line, Trend
 from harness.errors import StoreError
 from harness.report.page.shell import ENVIRONMENT, asset, policy
-from harness.report.trend import BY, CONFIRMED, NO_PROOF, among, changed, records, sentence, shown
+from harness.report.trend import BY, CONFIRMED, NO_PROOF, first_nights, records, sentence, shown
 
 _WIDTH, _HEIGHT = 720, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 8, 10, 22
@@ -94,18 +94,18 @@ def trend_page(trend: Trend, folder: Path) -> str:
         theme=theme,
         script=script,
         notes=trend.history.notes,
-        turnings=[
+        firsts=[
             {
-                "line": names[id(line)],
-                "where": f"{line.config} on {line.device}",
-                "sentence": sentence(line, turning),
-                "among": among(turning),
-                "class": _class(turning.better),
-                "night": _night(trend, turning.first, folder),
-                "changed": changed(turning.changed),
-                "near": [(near.after, changed(near)) for near in turning.near],
+                "where": f"{first.config} on {first.device}",
+                "night": _night(trend, first.run_id, folder),
+                "lines": [
+                    {"id": names[id(line)], "sentence": sentence(line, turning), "class": _class(turning.better)}
+                    for line, turning in first.turnings
+                ],
+                "changed": first.changed,
+                "near": first.near,
             }
-            for line, turning in trend.turnings
+            for first in first_nights(trend)
         ],
         about=f"{BY[trend.detector]}{CONFIRMED} {NO_PROOF}",
         groups=[_group(trend, device, config, names, folder) for device, config in trend.history.watched],
