@@ -225,10 +225,10 @@ def test_since_is_a_date_or_days_before_the_newest(nights: list[Run], tmp_path: 
 
 def test_what_the_gate_said_stands_beside_the_values(nights: list[Run], tmp_path: Path) -> None:
     folder = write(nights[:2], tmp_path / "results" / "history")
+    pico = {"metric": "ttft_s", "statistic": None, "model": "pico", "sampling": "greedy", "concurrency": 1}
     verdicts = [
-        {"metric": "ttft_s", "statistic": None, "model": "pico", "sampling": "greedy", "concurrency": 1, "answer": "pass"},
-        {"metric": "ttft_s", "statistic": None, "model": "pico", "sampling": "greedy", "concurrency": 1,
-         "answer": "suspicion"},
+        {**pico, "answer": "pass"},
+        {**pico, "answer": "suspicion"},
         {"metric": "peak_memory_bytes", "statistic": "max", "model": "nano", "sampling": None, "concurrency": None,
          "answer": "regression"},
     ]  # fmt: skip
