@@ -90,6 +90,7 @@ def _manifest(template: Run, night: int, run_id: str, began: datetime) -> dict[s
         "created_at": began.isoformat(),
         "finished_at": (began + timedelta(minutes=20)).isoformat(),
         "command": ["harness", "nightly", "configs/nightly.yaml"],
+        "config_name": "nightly",
         "config": {"gate": {"rules": RULES}},
         "warnings": ["Simulated: no model ran, every number was drawn at random."],
         "environment": {

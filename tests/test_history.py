@@ -64,7 +64,7 @@ def test_there_is_a_row_for_every_night_setting_and_gated_figure(nights: list[Ru
     assert history.notes == ()
     first = history.nights.iloc[0]
     assert (first["device"], first["config"], first["driver"], first["transformers"]) == (
-        "Simulated GPU ×1", "nightly", "575.1", "5.17.0",
+        "simulated-gpu-x1", "nightly", "575.1", "5.17.0",
     )  # fmt: skip
 
 
@@ -204,9 +204,9 @@ def test_devices_and_configs_stand_beside_each_other(nights: list[Run], tmp_path
 
     lines = history.values.groupby(["device", "config"])["run_id"].unique()
     assert {line: list(names) for line, names in lines.items()} == {
-        ("Simulated GPU ×1", "nightly"): ["night-001"],
-        ("NVIDIA H100 80GB ×2", "nightly"): ["night-002"],
-        ("Simulated GPU ×1", "weekly"): ["night-003"],
+        ("simulated-gpu-x1", "nightly"): ["night-001"],
+        ("nvidia-h100-80gb-x2", "nightly"): ["night-002"],
+        ("simulated-gpu-x1", "weekly"): ["night-003"],
     }
     assert list(read_history(folder, device="nvidia-h100-80gb-x2").nights["run_id"]) == ["night-002"]
     assert list(read_history(folder, device="h100").nights["run_id"]) == ["night-002"]

@@ -150,7 +150,7 @@ def test_the_table_fits_a_terminal_and_names_the_night(found: Trend) -> None:
 
     assert all(len(line) <= 100 for line in text.splitlines())
     assert "\x1b" not in text
-    assert "From night-026 on (nightly on Simulated GPU ×1)" in text
+    assert "From night-026 on (nightly on simulated-gpu-x1)" in text
     assert "changed that night: GPU driver: 575.1 → 580.2" in text
     assert "ruptures" in text
 
@@ -185,7 +185,7 @@ def test_text_has_one_line_per_change_point(found: Trend) -> None:
 
     assert len(lines) == len(found.turnings) == 6
     assert [len(line) for line in lines] == [12] * 6
-    assert lines[0][:3] == ["night-026", "nightly", "Simulated GPU ×1"]
+    assert lines[0][:3] == ["night-026", "nightly", "simulated-gpu-x1"]
 
 
 class Page(HTMLParser):
@@ -207,7 +207,7 @@ def test_the_page_stands_for_itself(found: Trend, tmp_path: Path) -> None:
     page = Page(text)
 
     assert "://" not in text
-    assert "default-src 'none'" in text
+    assert "default-src &#39;none&#39;" in text
     assert page.tags.count("svg") == len(found.lines)
     assert page.tags.count("circle") == 40 * 12
     assert text.count('class="mark bad"') == 6
@@ -286,3 +286,21 @@ def test_what_cannot_be_meant_is_a_usage_error(results: Path, capsys: pytest.Cap
 
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "tftt_s: is nothing that can be watched – did you mean ttft_s?\n"
+
+
+def test_the_page_about_trends_shows_what_its_commands_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "trend.md").read_text(encoding="utf-8")
+    shown = page.split("```text\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "110")
+    write_nights(Path("results/history"))
+    capsys.readouterr()
+
+    for command in ("harness trend\n", "harness trend --html results/trend.html\n"):
+        assert f"$ {command}" in page
+        with pytest.raises(SystemExit):
+            main(command.split()[1:])
+        assert [line.rstrip() for line in capsys.readouterr().err.splitlines()] == shown.splitlines()
+    assert Path("results/trend.html").exists()

@@ -11,7 +11,6 @@ of several devices or configs stand beside each other and are never one line: `d
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.analysis.baselines import device_of, slug
 from harness.analysis.columns import COLUMNS
 from harness.analysis.nightly_values import ALWAYS, NEEDED, Watched, nightly_values, watched_by
 from harness.analysis.nights import NIGHT_FORMAT
@@ -49,7 +49,7 @@ class History:
     """Nights, oldest first."""
 
     nights: pd.DataFrame
-    """Columns `NIGHT_COLUMNS`: `night` is its number; `device` is the GPUs, or the CPU where there are none;
+    """Columns `NIGHT_COLUMNS`: `night` is its number; `device` is named as in `baselines`;
     `unanswered` counts turns that failed or were never reached; `answer` is the gate's and `page` the path of the
     night's page, absent where there is none."""
     values: pd.DataFrame
@@ -75,8 +75,9 @@ def read_history(
     since: str | None = None,
     figures: Sequence[str] = (),
 ) -> History:
-    """The nights of a folder that are of this config, of a device whose name holds this text, and not older than
-    `since`: a date, or `90d` before the newest of them. `figures` are watched instead of what the configs' rules name.
+    """The nights of a folder that are of this config, of a device whose name (`baselines.device_of`) holds this text,
+    and not older than `since`: a date, or `90d` before the newest of them. `figures` are watched instead of what the
+    configs' rules name.
 
     Raises UsageError where a figure or `since` cannot be meant.
     """
@@ -140,19 +141,6 @@ def _about(path: Path, manifest: Mapping[str, Any], turns: int) -> dict[str, Any
     }
 
 
-def device_of(environment: Mapping[str, Any]) -> str:
-    """What a run was on: its GPUs by name with their number, or its CPU with its threads where it has none."""
-    names = [str(gpu["name"]) for gpu in environment.get("gpus") or ()]
-    if not names:
-        return f"{environment.get('cpu') or 'unknown CPU'} ×{environment.get('cpu_threads')}"
-    return ", ".join(f"{name} ×{names.count(name)}" for name in dict.fromkeys(names))
-
-
-def _plain(device: str) -> str:
-    """Small letters and digits, so that `nvidia-h100-x1`, as a folder of baselines is called, finds NVIDIA H100 ×1."""
-    return re.sub(r"[^a-z0-9]+", "-", device.lower().replace("×", "x")).strip("-")
-
-
 def config_of(manifest: Mapping[str, Any]) -> str:
     """The name of the config that a run was made from: that of its file, or its hash where there was none."""
     if manifest.get("config_name"):
@@ -200,7 +188,7 @@ def _chosen(nights: list[_Night], config: str | None, device: str | None, since:
         night
         for night in nights
         if (config is None or night.about["config"] == config)
-        and (device is None or _plain(device) in _plain(night.about["device"]))
+        and (device is None or slug(device) in night.about["device"])
     ]
     if since is None or not chosen:
         return chosen
