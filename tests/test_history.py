@@ -288,6 +288,17 @@ def test_without_rules_the_usual_figures_are_watched(nights: list[Run], tmp_path
     assert {"ttft_s", "tpot_s", "e2e_s", "checks", "failures"} <= set(history.values["figure"])
 
 
+def test_a_run_that_two_files_tell_of_is_one_night(nights: list[Run], tmp_path: Path) -> None:
+    folder = write(nights[:2], tmp_path)
+    keep(nights[0], folder / "copied.parquet")
+
+    history = read_history(folder)
+
+    assert list(history.nights["run_id"]) == ["night-001", "night-002"]
+    assert len(history.notes) == 1
+    assert "once more" in history.notes[0]
+
+
 def test_no_folder_is_an_empty_history(tmp_path: Path) -> None:
     history = read_history(tmp_path / "nothing")
 

@@ -145,6 +145,16 @@ def test_few_nights_say_how_many_it_takes(tmp_path: Path) -> None:
     assert "No change points." in told(found)
 
 
+def test_a_line_that_came_to_an_end_says_when(tmp_path: Path) -> None:
+    *earlier, last = simulated(11)
+    for run in (*earlier, replace(last, turns=last.turns[last.turns["model"] == "pico"])):
+        keep(run, tmp_path / f"{run.run_id}.parquet")
+
+    notes = {line.name: line.note for line in trend(read_history(tmp_path, figures=["ttft_s"])).lines}
+
+    assert notes == {"pico, greedy": "", "nano, greedy": "none since night-010"}
+
+
 def test_the_table_fits_a_terminal_and_names_the_night(found: Trend) -> None:
     text = told(found, 100)
 

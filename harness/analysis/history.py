@@ -84,6 +84,7 @@ def read_history(
     notes: list[str] = []
     nights = [night for path in sorted(Path(folder).glob("*.parquet")) if (night := _read(path, notes)) is not None]
     nights.sort(key=lambda night: (night.about["created_at"], night.about["run_id"]))
+    nights = _once(nights, notes)
     nights = _chosen(nights, config, device, since)
     watched = _watched(nights, figures, notes)
     metrics = dict.fromkeys(each.metric for seen in watched.values() for each in seen if each.metric is not None)
@@ -162,6 +163,16 @@ def _verdict(
         notes.append(f"{beside} cannot be read ({_one_line(error)}): that night stands without its verdict.")
         return {}
     return found
+
+
+def _once(nights: Sequence[_Night], notes: list[str]) -> list[_Night]:
+    """Every run once, however many files tell of it."""
+    kept: dict[str, _Night] = {}
+    for night in nights:
+        first = kept.setdefault(night.about["run_id"], night)
+        if first is not night:
+            notes.append(f"{night.about['path']} is left out: it is {first.about['path']} once more.")
+    return list(kept.values())
 
 
 def _clock(nights: Sequence[_Night]) -> list[str]:

@@ -104,12 +104,15 @@ class Line:
     figure: Watched
     values: pd.DataFrame
     """The rows of `History.values`, oldest night first."""
+    ended: bool
+    """Whether the newest night of its config and device has no such value."""
     turnings: tuple[Turning, ...] = ()
 
     @property
     def note(self) -> str:
-        """Why there can be no change points."""
-        return f"{len(self.values)} nights: change points take {FEWEST}" if len(self.values) < FEWEST else ""
+        """Why there can be no change points, and when the line came to an end."""
+        few = f"{len(self.values)} nights: change points take {FEWEST}" if len(self.values) < FEWEST else ""
+        return "; ".join(filter(None, [few, f"none since {self.values['run_id'].iloc[-1]}" if self.ended else ""]))
 
     @property
     def name(self) -> str:
@@ -147,12 +150,14 @@ def trend(history: History, repository: Path = Path(), by: Detector | None = Non
 def _lines(history: History) -> Iterator[Line]:
     keys = ["device", "config", *SETTING, "figure"]
     figures = {line: {each.name: each for each in watched} for line, watched in history.watched.items()}
+    newest = history.nights.groupby(["device", "config"])["night"].max().to_dict()
     for _, rows in history.values.groupby(keys, sort=False):
         known = rows.head(1).to_dict("records")[0]
         device, config = known["device"], known["config"]
         setting = known["model"], known["sampling"], known["concurrency"]
         ordered = rows.sort_values("night").reset_index(drop=True)
-        yield Line(device, config, setting, figures[device, config][known["figure"]], ordered)
+        ended = newest[device, config] > ordered["night"].iloc[-1]
+        yield Line(device, config, setting, figures[device, config][known["figure"]], ordered, bool(ended))
 
 
 def _turnings(line: Line, series: int, ledger: _Ledger, by: Detector | None) -> Iterator[Turning]:

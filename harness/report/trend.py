@@ -149,7 +149,7 @@ def _table(lines: Sequence[Line]) -> Table:
             Text(printable(line.figure.name)),
             Text(shown(line.figure, values[-1])),
             Text(sparkline(values[-_MOST_NIGHTS:])),
-            Text(printable("\n".join(found) or line.note or ABSENT), style="red" if worse else ""),
+            Text(printable("\n".join([*found, *([line.note] if line.note else [])]) or ABSENT), style="red" * worse),
         )
     return table
 
