@@ -32,6 +32,7 @@ DOORS = {
     "mlflow": {"exchange"},
     "trackio": {"exchange"},
     "scipy": {"analysis"},
+    "ruptures": {"analysis"},
     "altair": {"report"},
     "vl_convert": {"report"},
     "typer": {"cli"},

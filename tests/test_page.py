@@ -21,8 +21,8 @@ from harness.errors import StoreError, UsageError
 from harness.report import response
 from harness.report.page import drawings, packed
 from harness.report.page.packed import pack
+from harness.report.page.shell import json as embedded
 from harness.report.page.tables import Header, tables
-from harness.report.page.write import json as embedded
 from harness.report.page.write import page, write_page
 from tests.builders import cell, checks, every_turn, failed, plan, store, turn
 

@@ -26,6 +26,7 @@ from harness.cli import (
     schema,
     score,
     selftest,
+    trend,
     tune,
 )
 from harness.errors import HarnessError
@@ -53,6 +54,7 @@ app.command("export")(export.export)
 app.command("selftest")(selftest.selftest)
 app.command("tune")(tune.tune)
 app.command("bless")(bless.bless)
+app.command("trend")(trend.trend)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -197,7 +197,7 @@ def _changes(
     gained = (change == "gained").to_numpy()
     shown = {"baseline": window[-1].shown(keys, ~gained), "candidate": mine.shown(keys, gained)}
     at = places[keys["place"].to_numpy(dtype=np.int64)]
-    values = {
+    values: dict[str, Any] = {
         **dict(zip(SETTING, ([value] * len(keys) for value in setting), strict=True)),
         "conversation_id": at.get_level_values(0),
         "turn_index": at.get_level_values(1),
