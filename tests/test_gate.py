@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from harness.analysis.effects import memory_of, speed_effect
-from harness.analysis.frames import Run
+from harness.analysis.frames import Run, load
 from harness.analysis.gate import gate
 from harness.analysis.pairing import work
 from harness.analysis.sides import Pair, Side
 from harness.analysis.verdict import Verdict
 from harness.errors import NotComparableError, UsageError
 from harness.records import Cell, Memory, TurnRecord
+from harness.store import FORCED
 from tests.builders import checks
-from tests.nights import again, failing, night, noise, rules, usual
+from tests.nights import again, failing, night, noise, rules, stored_night, usual
 
 TIMES = ("ttft_s", "tpot_s", "e2e_s")
 FASTER = ("decode_tokens_per_s", "output_tokens_per_s")
@@ -681,3 +683,61 @@ def test_against_one_night_a_change_is_the_effect_that_compare_tells(tmp_path: P
             pytest.approx(effect.baseline), pytest.approx(effect.candidate),
         )  # fmt: skip
     assert compared == 16
+
+
+# How likely the blessed replies still are.
+
+
+def forced_night(results: Path, number: int, replies_of: int, shift: float = 0.0, **values: Any) -> Run:
+    """A night that had its own replies forced, which are those of every other, and the blessed ones: so much less
+    likely, in nats per token."""
+    path = stored_night(results, number, **values)
+    run = load(path)
+    lines = [
+        {
+            "cell": {"model": model, "sampling": sampling, "conversation_id": talk, "repeat": 0, "launch": 0,
+                     "concurrency": 1},
+            "turn_index": int(turn), "of": f"night-{of:02d}", "ids": [1, 2, 3], "prompt_hash": f"{talk}-{turn}",
+            "logprobs": [-0.5 - shift] * 3, "margins": [1.0] * 3, "why_not": None,
+        }
+        for of in dict.fromkeys((number, replies_of))
+        for model, sampling, talk, turn in run.turns[run.turns["launch"] == 0][
+            ["model", "sampling", "conversation_id", "turn_index"]
+        ].itertuples(index=False)
+        if sampling == "greedy"
+    ]  # fmt: skip
+    (path / FORCED).write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    return load(path)
+
+
+def test_replies_that_are_less_likely_are_told_from_those_that_are_not(tmp_path: Path) -> None:
+    nights = [forced_night(tmp_path, number, 3) for number in (1, 2, 3)]
+    moved, more = (forced_night(tmp_path, number, 3, shift=0.2) for number in (20, 21))
+
+    fine = gate(forced_night(tmp_path, 22, 3), nights, rules(text="divergence"))
+    alone = gate(moved, nights, rules(text="divergence"))
+    again = gate(moved, nights, rules(text="divergence"), confirm=[more])
+
+    assert [only(judged.verdicts).answer for judged in (fine, alone, again)] == ["pass", "suspicion", "regression"]
+    verdict = only(again.verdicts)
+    assert (verdict.baseline, verdict.candidate) == (pytest.approx(-0.5), pytest.approx(-0.7))
+    assert (verdict.change, verdict.unit, verdict.scale) == (pytest.approx(-0.2), "nats", "difference")
+    assert "less likely by 0.2 nats per token" in verdict.reason
+
+
+def test_replies_that_were_not_forced_are_no_pass(base: Run, window: list[Run]) -> None:
+    verdict = only(gate(tonight(base, 0.0), window, rules(text="divergence")).verdicts)
+
+    assert (verdict.answer, verdict.reason) == ("cannot tell", "replies were not forced, tonight or in the window")
+
+
+def test_text_that_is_drawn_is_not_held_against_each_other(tmp_path: Path) -> None:
+    both = {"samplings": {"greedy": {"do_sample": False}, "warm": {"do_sample": True}}}
+    nights = [forced_night(tmp_path, number, 3, **both) for number in (1, 2, 3)]
+    drawn = {"samplings": {"warm": {"do_sample": True}}}
+
+    judged = gate(forced_night(tmp_path, 20, 3, **both), nights, rules(text="divergence"))
+
+    assert [(verdict.sampling, verdict.answer) for verdict in judged.verdicts] == [("greedy", "pass")]
+    with pytest.raises(UsageError, match="every sampling draws at random"):
+        gate(night(tmp_path, 30, **drawn), [night(tmp_path, 31, **drawn)], rules(text="divergence"))

@@ -15,15 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.analysis.frames import Run
-from harness.analysis.gating.cells import assigned
+from harness.analysis.gating.cells import Cell, assigned
 from harness.analysis.gating.measured import Floors, Measured
 from harness.analysis.gating.replies import Replies
 from harness.analysis.gating.window import Against, Night, against, differing, finished, ledger, newest, settings_of
+from harness.analysis.ledger import ledger as checks_of
 from harness.analysis.pairing import work
 from harness.analysis.sides import Pair, Setting, Side
 from harness.analysis.stability import instabilities, stabilities
 from harness.analysis.verdict import Gate
-from harness.config.rules import Gating
+from harness.config.rules import Gating, Rule
 from harness.errors import Mistake, NotComparableError, UsageError
 
 
@@ -51,8 +52,7 @@ def gate(
     asked = [
         (rule, cell)
         for rule, cells in assigned(rules.parsed, (candidate, window[-1]))
-        for cell in cells
-        if not (rule.kind == "speed" and cell.model == rules.anchor)  # the machine is not on trial
+        for cell in _on_trial(rule, cells, rules.anchor, held)
     ]
     measured = [(rule, cell) for rule, cell in asked if rule.metric is not None]
     said = [(rule, cell) for rule, cell in asked if rule.metric is None]
@@ -66,10 +66,28 @@ def gate(
         baseline=window,
         verdicts=tuple(verdicts[line] for line in asked),
         ledger=ledger(held.values()),
-        notes=tuple(_notes(candidate, window, held)),
+        notes=(*replies.notes, *_notes(candidate, window, held)),
         flips=replies.flips,
         confirmed_by=tuple(confirm),
     )
+
+
+def _on_trial(rule: Rule, cells: Sequence[Cell], anchor: str | None, held: Mapping[Setting, Against]) -> Iterator[Cell]:
+    """The cells but those of which the rule says nothing: the speed of the machine, replies that are drawn. Raises
+    UsageError where no reply is not."""
+    if rule.kind == "text":
+        drawn = {setting for setting, here in held.items() if here.tonight and not _greedy(here.tonight)}
+        cells = [cell for cell in cells if (cell.model, cell.sampling, cell.concurrency) not in drawn]
+        if not cells:
+            fact = "every sampling draws at random, and only greedy replies can be held against each other"
+            raise UsageError(f"gate.rules.{rule.text}", fact, "add a sampling with do_sample: false, or leave it out")
+    for cell in cells:
+        if not (rule.kind == "speed" and cell.model == anchor):
+            yield cell
+
+
+def _greedy(side: Side) -> bool:
+    return {(model, sampling) for model, sampling, _ in side.settings} <= checks_of(side.run).greedy
 
 
 def _further(

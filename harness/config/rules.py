@@ -91,6 +91,8 @@ def parse_rule(subject: str, bound: Any) -> Rule:
     if name in WORDS:
         if per:
             raise ValueError(f"{name} has one verdict per setting, which names the turns – leave out per {per}")
+        if name == "text" and any(axis in ("conversation", "turn") for axis, _ in conditions):
+            raise ValueError("text is judged by all replies of a setting – choose by model, sampling or concurrency")
         most = _word(name, bound)
         return Rule(text, name, name, where=conditions, most=most)  # type: ignore[arg-type]  # WORDS holds such kinds
     metric, statistic = _figure(name)
@@ -205,7 +207,7 @@ class Gating(Shape):
         BeforeValidator(_with_subjects),
         Field(min_length=1, description="What must not get worse, and by how much at the most: ttft_s: +8%"),
     ]
-    window: Annotated[int, Field(ge=1, description="How many of the newest baselines a night is held against")] = 10
+    window: Annotated[int, Field(ge=1, description="How many of the newest baselines a night is held against")] = 20
     anchor: Annotated[
         str | None,
         Field(min_length=1, description="Label of the model that measures the machine; speed is relative to it"),

@@ -14,6 +14,7 @@ from harness.analysis.gating.checks import FLIP_COLUMNS, Checked, checked
 from harness.analysis.gating.measured import told, unheld_by
 from harness.analysis.gating.window import Against, Night
 from harness.analysis.sides import Setting
+from harness.analysis.text_verdicts import TextVerdict, text_verdicts
 from harness.analysis.verdict import Verdict
 from harness.config.rules import Rule
 from harness.errors import UsageError
@@ -30,7 +31,10 @@ class Replies:
     candidate: Run
     settings: Mapping[Setting, Against]
     confirm: Mapping[Setting, tuple[Night, ...]]
+    notes: list[str] = field(default_factory=list)
+    """What was found out on the way; one sentence each."""
     _flips: list[pd.DataFrame] = field(default_factory=list)
+    _said: dict[tuple[Run, ...], Mapping[Setting, TextVerdict]] = field(default_factory=dict)
 
     @property
     def flips(self) -> pd.DataFrame:
@@ -55,7 +59,7 @@ class Replies:
                 empty[rule] = empty.get(rule, True) and said is None
                 found.append(_checks(rule, cell, here, said))
             else:
-                found.append(told(rule, cell, "cannot tell", "replies were not forced"))
+                found.append(self._text(rule, cell, here))
         for rule in (rule for rule, none in empty.items() if none):
             raise UsageError(f"gate.rules.{rule.text}", _NO_CHECKS, "leave the rule out")
         return found
@@ -68,6 +72,39 @@ class Replies:
         if found is not None and len(found.changes):
             self._flips.append(found.changes)
         return found
+
+    def _text(self, rule: Rule, cell: Cell, here: Against) -> Verdict:
+        """What the forced pass says of a setting, against the nights that it may be held against."""
+        assert here.tonight is not None, "what was not played is told before"
+        nights = tuple(night.run for night in here.comparable("behaviour"))
+        further = tuple(night.run for night in self.confirm.get(here.setting, ()))
+        if (*nights, *further) not in self._said:
+            found = text_verdicts(here.tonight.run, nights, further)
+            self._said[*nights, *further] = {(each.model, each.sampling, each.concurrency): each for each in found}
+        said = self._said[*nights, *further].get(here.setting)
+        if said is None:
+            return told(rule, cell, "cannot tell", "replies were not forced, tonight or in the window")
+        self.notes += [f"{here.name}: {note}." for note in said.notes]
+        numbers = {} if said.figures is None else {
+            "baseline": said.figures.baseline_logprob,
+            "candidate": said.figures.candidate_logprob,
+            "change": said.shift,
+            "low": said.low,
+            "high": said.high,
+            "margin": None if said.floor is None else -said.floor.mean,
+        }  # fmt: skip
+        bad = said.answer in ("suspicion", "regression")
+        return told(
+            rule,
+            cell,
+            said.answer,
+            said.reason + (f"; needed: {said.needed}" if said.needed else ""),
+            **numbers,
+            unit="nats",
+            nights=len(nights),
+            launches=len(further) + 1,
+            suspects=here.suspects("behaviour") if bad else (),
+        )
 
 
 _NO_CHECKS = "there is no check whose answer means anything: none is made, or replies are forced or random"
