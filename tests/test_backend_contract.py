@@ -176,3 +176,17 @@ def test_several_requests_answered_together_keep_what_one_promises(backend: Back
         order = [stamps.templated_ns, stamps.tokenized_ns, *stamps.tick_ns, stamps.generated_ns, stamps.ready_ns]
         assert order == sorted(order)  # type: ignore[type-var]
         assert sum(ids for _, ids in stamps.ticks) == reply.completion_tokens
+
+
+def test_a_reply_can_be_said_again_after_the_very_prompt_it_was_given_to(backend: Backend, talk: list[Asked]) -> None:
+    lines: list[str] = []
+    for question, asked in zip(QUESTIONS, talk, strict=True):
+        lines.append(question)
+        found = backend.open_session().force(request(lines, {"max_new_tokens": 6}), asked.reply.completion_ids)
+        lines.append(asked.reply.text or "")
+        assert found.prompt_hash == asked.reply.prompt_hash
+        if found.why_not is None:
+            assert len(found.logprobs) == len(found.margins) == asked.reply.completion_tokens
+            assert min(found.margins) > -1e-3  # greedy, so nothing else was likelier
+        else:
+            assert isinstance(backend, ScriptedBackend)

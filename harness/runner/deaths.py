@@ -1,14 +1,15 @@
-"""When a worker process dies: which conversations it was playing, and the records that are left of them."""
+"""When a worker process dies: what it was at, which conversations it was playing, and the records left of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.backends.seam import Reply, TurnRequest
 from harness.chat import replay
 from harness.records import Cell, Failure, TurnRecord
-from harness.runner.messages import Play
+from harness.runner.messages import Event, Job, Loaded, Play, Probed, Warmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,38 @@ class Death:
 
     failure: Failure
     finished: int
+
+
+class Stage:
+    """How far a worker has come with its job, by what it says."""
+
+    def __init__(self, job: Job) -> None:
+        self._loaded = False
+        self._warmups = len(job.warmups)
+        self._probes = job.probe is not None
+
+    def heard(self, event: Event) -> None:
+        match event:
+            case Loaded():
+                self._loaded = True
+            case Warmed():
+                self._warmups -= 1
+            case Probed():
+                self._probes = False
+
+    @property
+    def phase(self) -> Literal["load", "warmup", "probe", "measure"]:
+        """What it is at."""
+        if not self._loaded:
+            return "load"
+        if self._warmups:
+            return "warmup"
+        return "probe" if self._probes else "measure"
+
+    @property
+    def measures(self) -> bool:
+        """Whether it plays the conversations that are measured, or has played them."""
+        return self.phase == "measure"
 
 
 def in_flight(undone: Sequence[Cell], *, together: bool) -> Sequence[Cell]:

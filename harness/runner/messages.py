@@ -165,6 +165,11 @@ class Pinned:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """A turn that nothing else is told of has ended: the worker does not hang."""
+
+
+@dataclass(frozen=True, slots=True)
 class Probed:
     """Whether the same conversation, greedily, came out alike twice, to the bit."""
 
@@ -184,7 +189,20 @@ class ForcedTurn:
     forced: ForcedReply
 
 
-Event = Pinned | Refused | Checked | Loaded | LoadFailed | Warmed | Probed | TurnDone | Sampled | CellDone | ForcedTurn
+Event = (
+    Pinned
+    | Refused
+    | Checked
+    | Loaded
+    | LoadFailed
+    | Warmed
+    | Alive
+    | Probed
+    | TurnDone
+    | Sampled
+    | CellDone
+    | ForcedTurn
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ replies forced twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
+from typing import TypeVar
 
 from harness.backends.seam import Backend
 from harness.chat import replay
@@ -18,10 +19,12 @@ from harness.runner.drive import drive
 from harness.runner.forcing import own
 from harness.runner.messages import Play, Probed
 
+_Turn = TypeVar("_Turn")
 
-def probe(backend: Backend, play: Play) -> Probed:
-    """Play a conversation twice, and say its replies again twice."""
-    one, other = (_played(backend, play) for _ in range(2))
+
+def probe(backend: Backend, play: Play, alive: Callable[[], None]) -> Probed:
+    """Play a conversation twice, and say its replies again twice; `alive` is called after every turn."""
+    one, other = (_played(backend, play, alive) for _ in range(2))
     failed = next((record.failure for record in (*one, *other) if record.failure is not None), None)
     if failed is not None:
         return Probed(None, f"a turn failed: {failed.kind}: {failed.message}", 0, 0)
@@ -34,7 +37,7 @@ def probe(backend: Backend, play: Play) -> Probed:
             said = " then ".join(_at(ids, at) for ids in (ours.completion_ids, theirs.completion_ids))
             return Probed(False, f"turn {ours.turn_index}, id {at}: {said}", len(one), tokens + at)
         tokens += len(ours.completion_ids)
-    for first, second in zip(*(_forced(backend, play, one) for _ in range(2)), strict=True):
+    for first, second in zip(*(_forced(backend, play, one, alive) for _ in range(2)), strict=True):
         why_not = first.why_not or second.why_not
         if why_not is not None:
             return Probed(None, f"the ids are equal; no log-probabilities: {why_not}", len(one), tokens)
@@ -46,16 +49,24 @@ def probe(backend: Backend, play: Play) -> Probed:
     return Probed(True, None, len(one), tokens)
 
 
-def _played(backend: Backend, play: Play) -> Sequence[TurnRecord]:
+def _played(backend: Backend, play: Play, alive: Callable[[], None]) -> Sequence[TurnRecord]:
     dialog = replay(play.conversation, play.circumstances, play.rules)
-    return list(drive(dialog, backend.open_session(), backend.gauges))
+    return list(_told(drive(dialog, backend.open_session(), backend.gauges), alive))
 
 
-def _forced(backend: Backend, play: Play, records: Sequence[TurnRecord]) -> Sequence[ForcedReply]:
+def _forced(
+    backend: Backend, play: Play, records: Sequence[TurnRecord], alive: Callable[[], None]
+) -> Sequence[ForcedReply]:
     known = own(records, run_id="")
     session = backend.open_session()
     every = recite(known, play.conversation, play.circumstances, play.rules, session, wanted=lambda said: True)
-    return list(every)
+    return list(_told(every, alive))
+
+
+def _told(turns: Iterable[_Turn], alive: Callable[[], None]) -> Iterator[_Turn]:
+    for turn in turns:
+        alive()
+        yield turn
 
 
 def _first_difference(one: Sequence[float], other: Sequence[float]) -> int | None:

@@ -19,7 +19,7 @@ from harness.conversations.script import Conversation
 from harness.errors import DocumentError
 from harness.forced import Known
 from harness.records import Cell, Circumstances, Failure, TurnRecord
-from harness.runner.deaths import Death, failed_turn, in_flight
+from harness.runner.deaths import Death, Stage, failed_turn, in_flight
 from harness.runner.forcing import Forcings
 from harness.runner.interpreters import ask
 from harness.runner.messages import (
@@ -158,9 +158,10 @@ class _Execution:
         self._watch(WorkerStarted(label, launch, self._plan.launches))
         told: dict[Cell, list[TurnRecord]] = {}
         job = self._job(spec, launch, pending)
-        phase, warm_ups_left, together, finished = "load", len(job.warmups), True, 0
+        stage, together, finished = Stage(job), True, 0
         with WorkerProcess(job, self._writer.path / WORKERS_LOG, self._plan.config.timeout) as worker:
             for event in worker.events():
+                stage.heard(event)
                 match event:
                     case Refused(mistakes):
                         self._discard_if_empty()
@@ -169,7 +170,6 @@ class _Execution:
                         self._note(event)
                     case Loaded():
                         self._fresh, self._check_first = False, ()
-                        phase = "warmup" if warm_ups_left else "measure"
                         together = event.why_not_together is None
                         self._note_launch(label, launch, event)
                     case LoadFailed(failure):
@@ -181,8 +181,6 @@ class _Execution:
                             told.setdefault(record.circumstances.cell, []).append(record)
                     case Warmed():
                         self._note_warmup(event)
-                        warm_ups_left -= 1
-                        phase = "warmup" if warm_ups_left else "measure"
                     case CellDone(cell):
                         self._writer.sync()
                         self._done.add(cell)
@@ -194,9 +192,9 @@ class _Execution:
             if not playing:
                 self._forcings.ended(label, launch, worker)
                 return None
-            failure = worker.failure("decode" if phase == "measure" else phase)
+            failure = worker.failure("decode" if stage.measures else stage.phase)
         self._watch(WorkerDied(label, launch, failure))
-        if phase == "measure":  # before that no conversation is to blame
+        if stage.measures:  # before that no conversation is to blame
             for cell in playing:
                 self._record_failure(spec, cell, told.get(cell, []), failure)
             self._writer.sync()

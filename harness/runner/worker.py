@@ -32,6 +32,7 @@ from harness.records import Failure, Message, TurnRecord
 from harness.runner.drive import Told, drive, drive_together
 from harness.runner.forcing import by_play, force
 from harness.runner.messages import (
+    Alive,
     CellDone,
     Checked,
     Event,
@@ -115,7 +116,7 @@ def _play(job: Job, backend: Backend, say: Say) -> list[tuple[Play, list[TurnRec
         for play in job.warmups:
             say_more(warm_up(play, job.warmup_passes, player.play))
         if job.probe is not None:
-            say_more(probe(backend, job.probe))
+            say_more(probe(backend, job.probe, lambda: say_more(Alive())))
         for lane in lanes(job.plays):
             told = player.play(lane)
             if job.force is not None and lane[0].circumstances.cell.repeat == 0:
