@@ -12,7 +12,7 @@ no verdict yet and was begun at most half a day ago. An older one stays as it is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -190,10 +190,10 @@ class _Night:
 
     def _last_verdict(self) -> dict[str, Any] | None:
         """What was said of the night before this one."""
-        for path in reversed(runs(self._results)):
+        for path, manifest in _newest_first(self._results):
             with suppress(StoreError):  # what another version wrote is no business of this night
                 verdict = verdict_of(path.name, self._results)
-                if verdict is not None and read_manifest(path).get("config_name") == self._plan.config.name:
+                if verdict is not None and manifest.get("config_name") == self._plan.config.name:
                     return verdict
         return None
 
@@ -259,14 +259,21 @@ class _Night:
 def _unfinished(results: Path, config_hash: str) -> str | None:
     """The night to go on with: the last one of this config, if it has no verdict and was begun a few hours ago."""
     now = datetime.now(UTC)
-    for path in reversed(runs(results)):
-        with suppress(StoreError, ValueError):  # a run of another version is no business of this one
-            manifest = read_manifest(path)
-            if "night" in manifest and manifest["config_hash"] == config_hash:
-                begun = datetime.fromisoformat(manifest["created_at"])
-                over = (path / VERDICT).exists() or abs(now - begun) > _SAME_NIGHT
-                return None if over else path.name
+    for path, manifest in _newest_first(results):
+        lately = abs(now - datetime.fromisoformat(manifest["created_at"])) < _SAME_NIGHT
+        if lately and "night" in manifest and manifest["config_hash"] == config_hash:
+            return None if (path / VERDICT).exists() else path.name
     return None
+
+
+def _newest_first(results: Path) -> list[tuple[Path, Mapping[str, Any]]]:
+    """The runs that this version reads, with their manifests."""
+    found = []
+    for path in runs(results):
+        with suppress(StoreError, KeyError, ValueError):
+            manifest = read_manifest(path)
+            found.append((datetime.fromisoformat(manifest["created_at"]), path, manifest))
+    return [(path, manifest) for _, path, manifest in sorted(found, key=lambda each: each[0], reverse=True)]
 
 
 def _new(results: Path, config_hash: str) -> str:
