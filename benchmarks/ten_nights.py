@@ -4,7 +4,7 @@
 
 Plays `--window` nights and blesses them, then `--nights` more that are judged, each by the command `harness nightly` in
 a process of its own, as cron would. What is there already is not played again, so the same command goes on. Prints a
-line per night and, last, what came of all; ends with 1 if a night was red, or fewer than four fifths of the rules decided.
+line per night and, last, what came of all; ends with 1 if one was red, or less than four fifths of the rules decided.
 """
 
 from __future__ import annotations
