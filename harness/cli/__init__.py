@@ -12,7 +12,22 @@ from collections.abc import Sequence
 
 import typer
 
-from harness.cli import bless, chat, compare, export, importing, init, plan, report, run, schema, score, selftest, tune
+from harness.cli import (
+    bless,
+    chat,
+    compare,
+    export,
+    importing,
+    init,
+    nightly,
+    plan,
+    report,
+    run,
+    schema,
+    score,
+    selftest,
+    tune,
+)
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -37,6 +52,7 @@ app.command("export")(export.export)
 app.command("selftest")(selftest.selftest)
 app.command("tune")(tune.tune)
 app.command("bless")(bless.bless)
+app.command("nightly")(nightly.nightly)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
