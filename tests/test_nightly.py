@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,69 +13,21 @@ from harness.analysis.baselines import device_of, history_file, window_folder
 from harness.analysis.nights import find_nights, keep
 from harness.errors import NotReadyError, StoreError, UsageError
 from harness.meters.environment import environment
-from harness.runner import run as runner
 from harness.store import read_manifest
 from harness.studies import nightly as module
 from harness.studies.bless import bless
-from harness.studies.nightly import Night, nightly
 from harness.studies.preflight import Finding
-from harness.studies.replay import resolve
 from tests.commands import harness as command
-from tests.threaded import ThreadedWorker
-
-CONFIG = """
-models:
-  - {model: "scripted:one.yaml", label: one}
-  - {model: "scripted:two.yaml", label: two}
-sampling: {max_new_tokens: 8}
-conversations: [prompts.yaml]
-launches: 2
-warmup: 0
-gate:
-  rules: {"tpot_s.p50": "+60%", checks: exact, failures: 0}
-  confirm_launches: 2
-"""
-PROMPTS = """
-conversations:
-  - id: a
-    turns: [{user: Hello, expect: [{contains: Motion}]}, {user: Again}]
-"""
-
-
-def recital(token_s: float = 0.002, line: str = "Motion is all there is my friend", more: str = "") -> str:
-    return f"lines: [{line}]\ntoken_s: {token_s}\nreal_time: true\n{more}"
+from tests.recited_nights import answers, bless_some, furnish, play, recital
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, text in (("nightly.yaml", CONFIG), ("prompts.yaml", PROMPTS), ("one.yaml", recital()),
-                       ("two.yaml", recital())):  # fmt: skip
-        (tmp_path / name).write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    monkeypatch.setattr(runner, "WorkerProcess", ThreadedWorker)
-    monkeypatch.setattr(module, "preflight", lambda seen, before: (Finding("disk", "ok", "room enough"),))
-    return tmp_path
+    return furnish(tmp_path, monkeypatch)
 
 
-def play(here: Path, *overrides: str, **values: Any) -> Night:
-    return nightly(resolve("nightly.yaml", overrides), results=here / "results", **values)
-
-
-def bless_some(night: Night, results: Path, days: int = 4) -> None:
-    """A window of so many nights, all of which measured what this one did."""
-    run = harness.load(night.path)
-    where = window_folder(results, device_of(environment()), "nightly")
-    for day in range(1, days + 1):
-        manifest = {**run.manifest, "run_id": f"day-{day}", "created_at": f"2026-01-0{day}T03:00:00+00:00"}
-        keep(replace(run, manifest=manifest), where / f"day-{day}.parquet")
-
-
-def answers(night: Night) -> dict[tuple[str, str], str]:
-    return {(verdict.model, verdict.name): verdict.answer for verdict in night.gate.verdicts}
-
-
-def test_the_first_night_cannot_tell_and_says_what_to_do(here: Path) -> None:
+def test_the_first_night_cannot_tell_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = furnish(tmp_path, monkeypatch, reports=True)
     night = play(here, run_id="first")
 
     assert set(answers(night).values()) == {"cannot tell"}
@@ -134,7 +85,9 @@ def test_what_is_slower_is_played_again_by_itself_and_red_once_it_is_confirmed(h
 def test_what_is_not_seen_again_is_no_regression(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bless_some(play(here, run_id="first"), here / "results")
     (here / "two.yaml").write_text(recital(token_s=0.008))
-    monkeypatch.setattr(module, "narrowed", _and_then(module.narrowed, lambda: (here / "two.yaml").write_text(recital())))
+    monkeypatch.setattr(
+        module, "narrowed", _and_then(module.narrowed, lambda: (here / "two.yaml").write_text(recital()))
+    )
 
     night = play(here, run_id="second")
 
@@ -164,7 +117,9 @@ def test_a_night_of_another_device_than_the_blessed_ones_is_not_comparable(here:
 
 
 def test_a_machine_that_cannot_be_measured_on_is_not(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "preflight", lambda seen, before: (Finding("GPU processes", "stop", "2 compute on it"),))
+    monkeypatch.setattr(
+        module, "preflight", lambda seen, before: (Finding("GPU processes", "stop", "2 compute on it"),)
+    )
 
     with pytest.raises(NotReadyError, match="GPU processes: 2 compute on it – nothing was played") as raised:
         play(here)
@@ -197,7 +152,10 @@ def test_the_command_says_all_on_stderr_and_the_path_on_stdout(here: Path) -> No
     assert "no baseline: harness bless first" in done.stderr
 
     wrong = command("nightly", "nightly.yaml", "--budget", "soon", cwd=here)
-    assert (wrong.returncode, wrong.stderr) == (2, "--budget: 'soon' is no time – write one such as 45min or 1h 30min\n")
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "--budget: 'soon' is no time – write one such as 45min or 1h 30min\n",
+    )
 
 
 def test_a_baseline_that_cannot_be_read_is_said_before_anything_is_played(here: Path) -> None:

@@ -157,7 +157,7 @@ class _Execution:
             fruitless = 0 if death.finished else fruitless + 1
             if fruitless >= _FRUITLESS_DEATHS:
                 self._give_up(spec, [cell for cell in pending if cell not in self._done], death.failure)
-        if self._forcings.missing(label_of(spec), launch):
+        if cells and self._forcings.missing(label_of(spec), launch):
             self._work_on(spec, launch, ())
 
     def _work_on(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Death | None:

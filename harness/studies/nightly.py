@@ -23,6 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.analysis.baselines import device_of, history_file, other_devices, window
+from harness.analysis.forced import known
 from harness.analysis.frames import Run, load
 from harness.analysis.gate import gate
 from harness.analysis.nights import keep
@@ -31,6 +32,7 @@ from harness.config.plan import Plan
 from harness.config.rules import Gating
 from harness.errors import Mistake, NotComparableError, NotReadyError, StoreError, UsageError
 from harness.exchange.publish import publish
+from harness.forced import Known
 from harness.meters.accelerators import open_nvml
 from harness.meters.environment import environment
 from harness.meters.readiness import readiness
@@ -140,7 +142,8 @@ class _Night:
         found(findings)
         if (against := stops(findings)) and not anyway:
             raise NotReadyError([Mistake(each.about, each.line, "nothing was played") for each in against])
-        path = self._execute(self._plan, self._run_id, self._budget, {"night": self._notes(findings)})
+        notes = {"night": self._notes(findings)}
+        path = self._execute(self._plan, self._run_id, self._budget, notes, force=self._blessed_replies())
         _annotate(path, night=self._notes(findings))
         run = load(path)
         kept = keep(run, history_file(self._results, run.run_id))
@@ -158,6 +161,13 @@ class _Night:
             annotations=told.annotations,
             problems=(*problems, *told.problems),
         )
+
+    def _blessed_replies(self) -> list[Known] | None:
+        """What the nights of the window said, to be asked of tonight's models how likely it is; None where no rule is
+        about that."""
+        if all(rule.kind != "text" for rule in self._gating.parsed):
+            return None
+        return [reply for night in self._window for reply in known(night)]
 
     @property
     def _cut(self) -> bool:
@@ -188,7 +198,13 @@ class _Night:
         return None
 
     def _execute(
-        self, plan: Plan, run_id: str, budget: Budget | None, notes: dict[str, Any], wanted: Wanted = lambda cell: True
+        self,
+        plan: Plan,
+        run_id: str,
+        budget: Budget | None,
+        notes: dict[str, Any],
+        wanted: Wanted = lambda cell: True,
+        force: Sequence[Known] | None = None,
     ) -> Path:
         """Play what is missing of a run, as far as the budget goes."""
         with self._playing(plan) as watch:
@@ -202,7 +218,9 @@ class _Night:
                 return wanted(cell) and (budget is None or budget.wanted(cell))
 
             try:
-                return execute(plan, results=self._results, run_id=run_id, watch=both, wanted=asked, notes=notes)
+                return execute(
+                    plan, results=self._results, run_id=run_id, watch=both, wanted=asked, notes=notes, force=force
+                )
             except BudgetSpentError:  # what was played is there; the run comes to its end without the rest
                 return execute(plan, results=self._results, run_id=run_id, wanted=lambda cell: False)
 
