@@ -5,7 +5,8 @@
     │   └── DocumentError        mistakes in a file someone wrote, all at once       (2)
     ├── ModelError               a model that cannot be loaded or is not supported   (2)
     ├── StoreError               a run that cannot be written or read                (2)
-    └── NotComparableError       two sides whose numbers are not of the same thing   (5)
+    ├── NotComparableError       two sides whose numbers are not of the same thing   (5)
+    └── NotReadyError            a machine on which nothing can be measured now      (4)
 
 What goes wrong *while a turn is answered* is not an exception but a `records.Failure` inside the turn's record:
 a run must survive it.
@@ -69,6 +70,16 @@ class NotComparableError(HarnessError):
     """What differs between the sides of a comparison makes their numbers incomparable, each thing a mistake."""
 
     exit_code = 5
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        Exception.__init__(self, "\n".join(str(mistake) for mistake in mistakes))
+        self.mistakes = tuple(mistakes)
+
+
+class NotReadyError(HarnessError):
+    """What keeps a machine from being measured on, each thing a mistake: so nobody can tell anything of it."""
+
+    exit_code = 4
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         Exception.__init__(self, "\n".join(str(mistake) for mistake in mistakes))

@@ -20,6 +20,7 @@ from harness.cli import (
     gate,
     importing,
     init,
+    nightly,
     plan,
     report,
     run,
@@ -55,6 +56,7 @@ app.command("selftest")(selftest.selftest)
 app.command("tune")(tune.tune)
 app.command("bless")(bless.bless)
 app.command("trend")(trend.trend)
+app.command("nightly")(nightly.nightly)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
+from harness.config.durations import seconds
 from harness.config.figures import LEAST_TURNS, RATES, STATISTICS, amount, known_metrics
 from harness.documents import Keys, Problem, Shape, described, did_you_mean
 
@@ -199,6 +200,12 @@ def _judged(line: tuple[str, Any]) -> Any:
     return line[1]
 
 
+def _a_time(text: str | None) -> str | None:
+    if text is not None:
+        seconds(text)
+    return text
+
+
 class Gating(Shape):
     """What a night is judged by."""
 
@@ -216,6 +223,12 @@ class Gating(Shape):
         int, Field(ge=1, description="Further launches of a suspicious cell before it is called a regression")
     ] = 3
 
+    budget: Annotated[
+        str | None,
+        AfterValidator(_a_time),
+        Field(description="How long harness nightly may take, such as 45min: the most informative settings first"),
+    ] = None
+
     @field_validator("rules")
     @classmethod
     def _no_cell_twice(cls, rules: dict[str, Any]) -> dict[str, Any]:
@@ -227,6 +240,11 @@ class Gating(Shape):
                 raise ValueError(f"{seen[same]} and {subject} are one rule – leave one of them out")
             seen[same] = subject
         return rules
+
+    @property
+    def budget_s(self) -> float | None:
+        """The budget in seconds; None where there is none."""
+        return None if self.budget is None else seconds(self.budget)
 
     @property
     def parsed(self) -> tuple[Rule, ...]:

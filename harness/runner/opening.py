@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -29,9 +30,9 @@ def run_to_go_on_with(plan: Plan, results: Path, run_id: str | None) -> Path | N
 
 
 def open_run(
-    plan: Plan, results: Path, run_id: str | None, path: Path | None
+    plan: Plan, results: Path, run_id: str | None, path: Path | None, notes: Mapping[str, Any]
 ) -> tuple[RunWriter, tuple[TurnRecord, ...]]:
-    """The writer of the run at `path`, with its records so far, or of a new one.
+    """The writer of the run at `path`, with its records so far, or of a new one, whose manifest has these `notes` too.
 
     Raises UsageError where the run belongs to another config, StoreError where results cannot be written.
     """
@@ -62,6 +63,7 @@ def open_run(
         "commits": {},
         "launches": [],
         "warnings": [],
+        **notes,
     }
     return create(results, run_id or f"{now:%Y%m%d-%H%M%S}-{plan.config_hash[:6]}", manifest), ()
 

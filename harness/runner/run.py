@@ -7,7 +7,7 @@ loses the conversation in flight; running it again plays what is missing and not
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from harness.runner.opening import open_run, run_to_go_on_with
 from harness.runner.process import WorkerProcess
 from harness.store import WORKERS_LOG, RunWriter, next_attempts, settled
 
+Wanted = Callable[[Cell], bool]
 _LOAD_COSTS = ("load_s", "import_s", "weights_s", "first_forward_s", "compile_s", "download_s", "download_bytes")
 _FRUITLESS_DEATHS = 2
 """After so many worker deaths in a row without one finished conversation, the rest of the launch is given up."""
@@ -57,11 +58,15 @@ def execute(
     retry_failed: bool = False,
     watch: Watch = lambda progress: None,
     force: Sequence[Known] | None = None,
+    wanted: Wanted = lambda cell: True,
+    notes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Run every cell of the plan that has no complete attempt yet; return the run's directory.
 
     `resume` names a run to go on with. Without it, a run named `run_id` is gone on with if it exists, and without a
     `run_id` the latest unfinished run of the very same config. `retry_failed` plays failed conversations again.
+    `wanted` is asked, when a launch is about to be made, for each of its cells; the others are never played. `notes`
+    are more entries of the manifest of a run that is begun.
 
     With `force`, or where a rule of the config's gate is about text, launch 0 of every model tells afterwards, untimed,
     how likely it finds its own greedy replies, and those of other runs that `force` hands in (`forced.known`); and
@@ -71,9 +76,9 @@ def execute(
     and DocumentError where models cannot be used.
     """
     path = resume or run_to_go_on_with(plan, results, run_id)
-    writer, records = open_run(plan, results, run_id, path)
+    writer, records = open_run(plan, results, run_id, path, notes or {})
     with writer:
-        _Execution(plan, writer, list(records), retry_failed, watch, force, resumed=path is not None).run()
+        _Execution(plan, writer, list(records), retry_failed, watch, force, wanted, resumed=path is not None).run()
     return writer.path
 
 
@@ -88,12 +93,14 @@ class _Execution:
         retry_failed: bool,
         watch: Watch,
         force: Sequence[Known] | None,
+        wanted: Wanted,
         *,
         resumed: bool,
     ) -> None:
         self._plan = plan
         self._writer = writer
         self._watch = watch
+        self._wanted = wanted
         self._conversations = {conversation.id: conversation for conversation in plan.conversations}
         self._samplings = {sampling.name: sampling.parameters for sampling in plan.samplings}
         self._attempts = next_attempts(records)
@@ -142,14 +149,15 @@ class _Execution:
     def _launch(self, spec: ModelSpec, launch: int) -> None:
         """Play all pending conversations of one model and launch, with more than one worker if one dies."""
         fruitless = 0
-        while pending := [cell for cell in self._plan.cell_order(label_of(spec), launch) if cell not in self._done]:
+        cells = [cell for cell in self._plan.cell_order(label_of(spec), launch) if self._wanted(cell)]
+        while pending := [cell for cell in cells if cell not in self._done]:
             death = self._work_on(spec, launch, pending)
             if death is None:
                 return
             fruitless = 0 if death.finished else fruitless + 1
             if fruitless >= _FRUITLESS_DEATHS:
                 self._give_up(spec, [cell for cell in pending if cell not in self._done], death.failure)
-        if self._forcings.missing(label_of(spec), launch):
+        if cells and self._forcings.missing(label_of(spec), launch):
             self._work_on(spec, launch, ())
 
     def _work_on(self, spec: ModelSpec, launch: int, pending: Sequence[Cell]) -> Death | None:
