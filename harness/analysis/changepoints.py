@@ -46,6 +46,8 @@ _WILD = 2.5
 _SELDOM = 0.95
 _MOST_ALIKE = 0.9
 """An autocorrelation that is not believed: there it is a drift, and no steps can be told apart."""
+_DIGITS = 12
+"""What differs less, as a share of the largest value, differs by floating-point arithmetic."""
 _MAD = 1.4826
 """Median absolute deviation → standard deviation, of normal values."""
 
@@ -80,7 +82,11 @@ def change_points(values: Values, series: int = 1, by: Detector | None = None) -
 
     Raises ImportError where `by` is ruptures and that is not installed.
     """
-    if len(values) < FEWEST or np.ptp(values) == 0:
+    if len(values) < FEWEST or not values.any():
+        return ()
+    largest = float(np.abs(values).max())
+    values = np.round(values / largest, _DIGITS) * largest
+    if np.ptp(values) == 0:
         return ()
     proposed = _by_running_medians(values)
     if (by or detector()) != "running medians":

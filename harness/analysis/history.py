@@ -21,9 +21,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.analysis.arrays import SETTING
 from harness.analysis.baselines import device_of, slug
 from harness.analysis.columns import COLUMNS
-from harness.analysis.nightly_values import ALWAYS, NEEDED, Watched, nightly_values, watched_by
+from harness.analysis.nightly_values import ALWAYS, FORCED_COLUMNS, NEEDED, Watched, nightly_values, watched_by
 from harness.analysis.nights import NIGHT_FORMAT
 from harness.errors import UsageError
 
@@ -74,6 +75,8 @@ class _Night:
     due: Mapping[tuple[str, int], int]
     """How many checks each turn of the script has."""
     verdicts: Sequence[_Said]
+    forced: Sequence[tuple[Any, ...]]
+    """What was forced, as in `FORCED_COLUMNS` without the night."""
 
 
 def read_history(
@@ -100,7 +103,9 @@ def read_history(
     nights, turns = _with_turns(nights, [*NEEDED, *metrics], notes)
     notes += _clock(nights)
     frame = pd.DataFrame([night.about for night in nights], columns=list(NIGHT_COLUMNS))
-    values = nightly_values(turns, frame, watched, [night.due for night in nights])
+    forced = [(night.about["night"], *line) for night in nights for line in night.forced]
+    likely = pd.DataFrame(forced, columns=list(FORCED_COLUMNS))
+    values = nightly_values(turns, likely, frame, watched, [night.due for night in nights])
     left = turns[turns["state"].isin(["failed", "not_reached"])].groupby("night").size()
     frame["unanswered"] = frame["night"].map(left).fillna(0).astype(int)
     return History(frame, _with_verdicts(values, nights), watched, tuple(notes))
@@ -129,6 +134,7 @@ def _read(path: Path, notes: list[str]) -> _Night | None:
             strange=strange,
             due=_checks_due(manifest["plan"]),
             verdicts=verdicts,
+            forced=_forced(about),
         )
     except _BROKEN as error:
         notes.append(f"{path} is left out: it cannot be read ({_one_line(error)}) – restore it, or remove it.")
@@ -164,6 +170,19 @@ def config_of(manifest: Mapping[str, Any]) -> str:
         return str(manifest["config_name"])
     files = [word for word in manifest.get("command") or () if str(word).endswith((".yaml", ".yml"))]
     return Path(files[0]).stem if files else str(manifest.get("config_hash") or "unknown")[:6]
+
+
+def _forced(about: Mapping[str, bytes]) -> list[tuple[Any, ...]]:
+    """Every reply that was forced and how likely it was, of those of which that is known."""
+    return [
+        (
+            *(line["cell"][name] for name in SETTING),
+            hash((line["cell"]["conversation_id"], line["turn_index"], line["prompt_hash"], tuple(line["ids"]))),
+            sum(line["logprobs"]) / len(line["logprobs"]),
+        )
+        for line in orjson.loads(about.get("forced", b"[]"))
+        if line["logprobs"]
+    ]
 
 
 def _utc(time: str) -> pd.Timestamp:
