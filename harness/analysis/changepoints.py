@@ -46,7 +46,7 @@ _WILD = 2.5
 _SELDOM = 0.95
 _MOST_ALIKE = 0.9
 """An autocorrelation that is not believed: there it is a drift, and no steps can be told apart."""
-_DIGITS = 12
+_ROUNDING = 1e-12
 """What differs less, as a share of the largest value, differs by floating-point arithmetic."""
 _MAD = 1.4826
 """Median absolute deviation → standard deviation, of normal values."""
@@ -82,11 +82,7 @@ def change_points(values: Values, series: int = 1, by: Detector | None = None) -
 
     Raises ImportError where `by` is ruptures and that is not installed.
     """
-    if len(values) < FEWEST or not values.any():
-        return ()
-    largest = float(np.abs(values).max())
-    values = np.round(values / largest, _DIGITS) * largest
-    if np.ptp(values) == 0:
+    if len(values) < FEWEST or np.ptp(values) == 0:
         return ()
     proposed = _by_running_medians(values)
     if (by or detector()) != "running medians":
@@ -153,8 +149,10 @@ class _Stretches:
     def p(self, each: int) -> float:
         """That nothing changed there, two-sided."""
         shift, error, degrees = self._step(each)
+        if abs(shift) <= _ROUNDING * float(np.abs(self._raw).max()):
+            return 1.0
         if error == 0:
-            return 0.0 if shift else 1.0
+            return 0.0
         return 2 * float(t.sf(abs(shift) / error, degrees))
 
     def told(self, each: int) -> Change:
