@@ -178,6 +178,19 @@ def test_a_reply_that_changed_where_nothing_was_near_a_tie_is_not_the_models_doi
     assert "look at the engine" in verdict.reason
 
 
+def test_under_a_penalty_a_changed_reply_is_no_evidence_either_way(tmp_path: Path) -> None:
+    penalised = {("a", 0): {"margins": (2.0, 0.001, -1.5, 4.0)}}  # an id that the model's own scores had not chosen
+    other = {**FLIPPED, "ids": (8, 6, 7, 2), "logprobs": (-2.5, -1.0, -0.25, -0.1)}
+    before = night(tmp_path, "before", own=penalised)
+    of = {"before": {("b", 0): {}}}
+    after = night(tmp_path, "after", own={**penalised, ("b", 0): other}, of=of)
+    moved = night(tmp_path, "moved", own={**penalised, ("b", 0): other}, of=of, by=(-0.01,))
+
+    assert judged(after, before).answer == "cannot tell"
+    assert "nobody knows whether it was a tie" in judged(after, before).reason
+    assert judged(moved, before).answer == "suspicion"
+
+
 def test_replies_that_follow_from_an_earlier_change_are_not_counted(tmp_path: Path) -> None:
     own = {("a", 0): FLIPPED, ("a", 1): {"ids": (1, 2), "prompt_hash": "another", "logprobs": (-1.0, -1.0)}}
     after = night(tmp_path, "after", own=own, of={"before": {("a", 0): {}, ("a", 1): {}}})
