@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import harness
 from harness.records import Cell, CheckResult, Circumstances, Failure, Memory, Stamps, TurnRecord
 from harness.store import create
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.analysis.frames import Run
 
 MS = 1_000_000
 """Nanoseconds in a millisecond."""
@@ -182,6 +188,17 @@ def store(
         for record in records:
             writer.append(record)
     return writer.path
+
+
+def run_of(results: Path, records: Iterable[TurnRecord], of: Mapping[str, Any] | None = None, **values: Any) -> Run:
+    """`store`, read again."""
+    return harness.load(store(results, records, of, **values))
+
+
+def only(frame: pd.DataFrame) -> dict[str, Any]:
+    """The one row of a table."""
+    (row,) = frame.to_dict("records")
+    return {str(name): value for name, value in row.items()}
 
 
 def every_turn(of: Mapping[str, Any], make: Callable[[Cell, int], TurnRecord] = turn) -> list[TurnRecord]:

@@ -75,6 +75,14 @@ def test_what_never_changes_has_none(values: np.ndarray) -> None:
     assert change_points(values) == ()
 
 
+def test_rounding_is_no_change() -> None:
+    values = np.full(50, 2.0)
+    values[25:] = np.nextafter(2.0, 3.0)
+    with_a_wild_night = np.where(np.arange(50) == 40, 1.0, values)
+
+    assert change_points(values) == change_points(with_a_wild_night) == ()
+
+
 def test_few_nights_are_no_series() -> None:
     values = np.repeat([1.0, 2.0], [4, 5])
 

@@ -190,6 +190,46 @@ def test_two_runners_unite_their_nights(origin: Path, tmp_path: Path) -> None:
     assert (first.results / "history" / "two.parquet").read_text() == "two"
 
 
+RECITAL = "lines: [All is motion now.]\nprefill_s: 0.002\ntoken_s: 0.001\nreal_time: spin\n"
+CONFIG = """
+models: ["scripted:{0}/recital.yaml"]
+conversations: ["{0}/prompts.yaml"]
+launches: 2
+warmup: 0
+gate: {{rules: {{ttft_s: +50%, checks: exact, failures: 0}}}}
+"""
+PROMPTS = "conversations: [{id: a, turns: [{user: Hello, expect: [{contains: motion}]}, {user: Bye}]}]\n"
+
+
+def test_a_night_is_played_kept_and_blessed_by_the_steps_of_the_workflow(origin: Path, tmp_path: Path) -> None:
+    for name, text in (("recital.yaml", RECITAL), ("prompts.yaml", PROMPTS), ("mine.yaml", CONFIG.format(tmp_path))):
+        (tmp_path / name).write_text(text)
+    stand_in(tmp_path / "bin" / "harness", f'exec "{sys.executable}" -m harness "$@"')
+    runner = Runner(tmp_path / "a", origin, "night-1")
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    summary = tmp_path / "summary.md"
+    runner.environment |= {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": paths, "CONFIG": str(tmp_path / "mine.yaml"),
+        "BLESS": "night-1", "GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary), "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+
+    runner.step("Take the history")
+    assert runner.step("Play and judge") == f"{runner.results}/night-1\n"  # nobody can tell, and that is no failure
+    runner.step("Keep the history")
+    before = kept(origin)
+    runner.step("Bless")
+    runner.step("Keep the history")
+
+    assert before == ["history/night-1.parquet"]
+    assert re.fullmatch(r"baselines/[a-z0-9-]+/mine/night-1\.parquet", kept(origin)[0])
+    assert summary.read_text().startswith("## ⚠️ Nobody can tell: night-1")
+    assert {path.name for path in (runner.results / "night-1").iterdir()} >= {
+        "verdict.json",
+        "junit.xml",
+        "turns.jsonl",
+    }
+
+
 # --- Slurm and cron ---------------------------------------------------------------------------------------------------
 
 

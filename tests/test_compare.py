@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +19,13 @@ from harness.analysis.effects import Effect
 from harness.analysis.frames import Run
 from harness.analysis.inference import adjusted, launches_needed, over_conversations, over_launches
 from harness.analysis.sides import Side
-from harness.cli import main
 from harness.errors import UsageError
 from harness.records import Cell, TurnRecord
 from tests.builders import checks
 from tests.sides_and_runs import SCRIPT, stored, timed
 
+Command = Callable[..., tuple[int, str, str]]
 TWO = {"models": ("pico", "nano")}
-
-
-def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `harness compare`."""
-    with pytest.raises(SystemExit) as ended:
-        main(["compare", *map(str, arguments)])
-    return (ended.value.code or 0, *capsys.readouterr())
 
 
 def row(found: Comparison, metric: str) -> pd.Series:
@@ -250,11 +244,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.parametrize("width", [80, 130])
 def test_the_command_prints_fairness_then_answers_then_flips(
-    pair: Run, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    pair: Run, width: int, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
 
-    code, out, _ = command(capsys, pair.path, "--by", "model")
+    code, out, _ = command("compare", pair.path, "--by", "model")
 
     places = [out.index(part) for part in ("Fairness", "pico → nano", "different: pico better", "lost 3/3 → 0/3")]
     assert code == 0
@@ -264,8 +258,8 @@ def test_the_command_prints_fairness_then_answers_then_flips(
     assert r"\x1b[2J" in out
 
 
-def test_the_markdown_page_has_every_flip_with_both_replies(pair: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    _, page, _ = command(capsys, pair.path, "--by", "model", "--format", "markdown")
+def test_the_markdown_page_has_every_flip_with_both_replies(pair: Run, command: Command) -> None:
+    _, page, _ = command("compare", pair.path, "--by", "model", "--format", "markdown")
 
     assert page.count("### ") == 1 + 6
     assert "```text\n\\x1b[2J| evil `` ` <b>\n```" in page
@@ -273,9 +267,9 @@ def test_the_markdown_page_has_every_flip_with_both_replies(pair: Run, capsys: p
     assert "\x1b" not in page
 
 
-def test_json_and_csv_hold_the_same_rows(pair: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    told = json.loads(command(capsys, pair.path, "--by", "model", "--format", "json")[1])
-    table = command(capsys, pair.path, "--by", "model", "--format", "csv")[1].splitlines()
+def test_json_and_csv_hold_the_same_rows(pair: Run, command: Command) -> None:
+    told = json.loads(command("compare", pair.path, "--by", "model", "--format", "json")[1])
+    table = command("compare", pair.path, "--by", "model", "--format", "csv")[1].splitlines()
 
     assert len(told["rows"]) == len(table) - 1
     assert {"metric", "answer", "q", "needed"} <= told["rows"][0].keys()
@@ -283,27 +277,27 @@ def test_json_and_csv_hold_the_same_rows(pair: Run, capsys: pytest.CaptureFixtur
     assert told["ledger"] == []
 
 
-def test_strict_refuses_what_is_not_comparable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strict_refuses_what_is_not_comparable(tmp_path: Path, command: Command) -> None:
     runs = [
         stored(tmp_path, run_id=name, length=length).path for name, length in (("old", "natural"), ("new", "fixed"))
     ]
 
-    assert command(capsys, *runs, "--strict") == (5, "", "old, new: not comparable: length is natural and fixed\n")
-    code, out, _ = command(capsys, *runs)
+    assert command("compare", *runs, "--strict") == (5, "", "old, new: not comparable: length is natural and fixed\n")
+    code, out, _ = command("compare", *runs)
     assert code == 0
     assert "not comparable: length differs" in " ".join(out.split())
 
 
-def test_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_are_shown_as_they_are(tmp_path: Path, command: Command) -> None:
     run = stored(tmp_path, models=("[bold]a", "b|*c*"))
 
-    assert "[bold]a → b|*c*" in command(capsys, run.path, "--by", "model")[1]
-    assert command(capsys, run.path, "--by", "model")[1].count("[bold]a") >= 2
-    assert r"b\|\*c\*" in command(capsys, run.path, "--by", "model", "--format", "markdown")[1]
+    assert "[bold]a → b|*c*" in command("compare", run.path, "--by", "model")[1]
+    assert command("compare", run.path, "--by", "model")[1].count("[bold]a") >= 2
+    assert r"b\|\*c\*" in command("compare", run.path, "--by", "model", "--format", "markdown")[1]
 
 
-def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = command(capsys, tmp_path / "nothing", "--by", "model")
+def test_mistakes_are_one_line(tmp_path: Path, command: Command) -> None:
+    code, out, err = command("compare", tmp_path / "nothing", "--by", "model")
 
     assert (code, out) == (2, "")
     assert err.count("\n") == 1

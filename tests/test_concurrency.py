@@ -26,10 +26,10 @@ from harness.runner.order import lanes
 from harness.runner.run import execute
 from harness.store import TURNS, read
 from harness.studies.replay import resolve
+from tests.builders import MS
 from tests.commands import harness, start_harness
 from tests.test_runner import assert_complete, complete_attempts, settled_turns
 
-MS = 1_000_000
 RECITAL = "lines: [Motion is all., Energy it is.]\nprefill_s: 0.004\ntoken_s: 0.001\nreal_time: true\n"
 TALKS = {"a": 2, "b": 3, "c": 1, "d": 2, "e": 4, "f": 1}
 PROMPTS = "conversations:\n" + "".join(

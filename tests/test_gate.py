@@ -322,11 +322,20 @@ def test_too_few_nights_cannot_tell_of_speed(base: Run, window: list[Run]) -> No
     assert judged.exit_code == 4
 
 
-def test_what_is_given_must_be_something_to_hold_against(base: Run, window: list[Run]) -> None:
+def test_without_a_baseline_nothing_is_judged(base: Run, window: list[Run]) -> None:
     with pytest.raises(UsageError, match="has no baseline"):
         gate(base, [], rules(tpot_s="+5%"))
-    with pytest.raises(UsageError, match="its own baseline"):
-        gate(window[0], window, rules(tpot_s="+5%"))
+    with pytest.raises(UsageError, match="has no baseline to be held against but itself"):
+        gate(window[0], window[:1], rules(tpot_s="+5%"))
+
+
+def test_a_night_that_was_blessed_is_not_held_against_itself(base: Run, window: list[Run]) -> None:
+    slow = tonight(base, np.log(1.2), number=8)
+
+    judged = gate(slow, [*window, slow], rules(tpot_s="+5%"))
+
+    assert [run.run_id for run in judged.baseline] == [run.run_id for run in window]
+    assert only(judged.verdicts).change == pytest.approx(1.2, rel=0.01)
 
 
 def test_what_confirms_must_be_of_the_same_conditions(base: Run, window: list[Run]) -> None:

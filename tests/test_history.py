@@ -108,6 +108,28 @@ def test_checks_and_failures_count_every_turn_of_the_script(tmp_path: Path) -> N
     assert value(values, "a", "failures") == pytest.approx(2 / 3)  # one failed, one was never reached
 
 
+def test_text_is_how_likely_the_same_replies_were(nights: list[Run], tmp_path: Path) -> None:
+    """Two replies of −1 and −3 nats a token; the second night is 0.1 below, and forced one of them and its own."""
+
+    def line(turn_index: int, ids: list[int], logprob: float) -> dict:
+        cell = {"model": "pico", "sampling": "greedy", "concurrency": 1, "conversation_id": "physics"}
+        return {"cell": cell, "turn_index": turn_index, "of": "x", "ids": ids, "prompt_hash": "a",
+                "logprobs": [logprob - 0.5, logprob + 0.5], "margins": [], "why_not": None}  # fmt: skip
+
+    told = [[line(0, [1, 2], -1), line(1, [3, 4], -3)], [line(1, [3, 4], -3.1), line(0, [7], -9)],
+            [line(0, [1, 2], -1), line(1, [3, 4], -3), {**line(0, [5], 0), "logprobs": []}]]  # fmt: skip
+    folder = write(nights[:3], tmp_path)
+    for path, lines in zip(sorted(folder.iterdir()), told, strict=True):
+        about = {**pq.read_metadata(path).metadata, b"forced": json.dumps(lines).encode()}
+        pq.write_table(pq.read_table(path).replace_schema_metadata(about), path)
+
+    values = read_history(folder, figures=["text"]).values
+
+    assert list(values["value"]) == pytest.approx([-2, -2.1, -2])
+    assert list(values["turns"]) == [2, 1, 2]
+    assert set(values["unit"]) == {"nats"}
+
+
 def test_statistics_are_of_each_launch_first(tmp_path: Path) -> None:
     of = plan(launches=2, conversations={"physics": 3})
     took = {0: (10, 20, 90), 1: (30, 80, 100)}
@@ -277,7 +299,7 @@ def test_rules_say_what_is_watched_and_unknown_ones_are_named(nights: list[Run],
     watched, strange = watched_by({"gate": {"rules": rules}})
     history = read_history(write([told(nights[0], config={"gate": {"rules": rules}})], tmp_path))
 
-    assert [each.name for each in watched] == ["ttft_s"]
+    assert [each.name for each in watched] == ["ttft_s", "text"]
     assert strange == ("sparkle",)
     assert "rules that this version does not know: sparkle" in history.notes[0]
 

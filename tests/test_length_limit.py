@@ -11,27 +11,17 @@ import pytest
 from rich.console import Console
 
 import harness
-from harness.analysis.frames import Run
 from harness.analysis.length_limit import bitten, length_limits, length_notes, tokens_left
 from harness.analysis.notes import notes
 from harness.report.markdown import markdown
 from harness.report.terminal import show
 from harness.runner.run import execute
 from harness.studies.replay import resolve
-from tests.builders import cell, launch, plan, store, turn
+from tests.builders import cell, launch, only, plan, run_of, turn
 
 SHORT: dict[str, Any] = {"short": {"max_length": 40}, "long": {"max_length": 400}}
 RECITAL = "lines: ['one two three four five six seven eight']\n"
 PROMPTS = "conversations: [{id: talk, turns: [{user: a b}, {user: c d}, {user: e f}, {user: g h}]}]\n"
-
-
-def run_of(path: Path, records: list[Any], of: dict[str, Any], **values: Any) -> Run:
-    return harness.load(store(path, records, of, **values))
-
-
-def only(frame: pd.DataFrame) -> dict[str, Any]:
-    (row,) = frame.to_dict("records")
-    return {str(name): value for name, value in row.items()}
 
 
 def test_the_first_turn_that_is_cut_off_and_what_was_left_at_its_start(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.runner.run import execute
+from harness.studies.bless import bless
+from harness.studies.replay import resolve
 from tests.commands import ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
@@ -154,6 +158,24 @@ def test_a_config_is_a_file_of_tests_one_for_each_cell(project, run) -> None:
     assert "2 failed, 2 passed" in done.stdout
     (path,) = (project / "results").iterdir()
     assert f"more: harness report results/{path.name}" in done.stdout
+
+
+def test_a_config_with_rules_is_judged_by_its_blessed_nights(project, run, monkeypatch) -> None:
+    rules = "launches: 2\nwarmup: 0\ngate: {rules: {checks: exact, ttft_s: +50%}}\n"
+    (project / "config.yaml").write_text(CONFIG.replace("repeats: 2", rules))
+    monkeypatch.chdir(project)
+    bless(execute(resolve("config.yaml"), results=Path("results")), Path("results"))
+    (project / "recital.yaml").write_text(recital().replace("motion", "still"))
+
+    done = run(*PLUGIN, "--harness", "config.yaml", "-rA", "--junit-xml=junit.xml")
+
+    assert "4 failed" in done.stdout, done.stdout + done.stderr  # a verdict about a setting is one about all its cells
+    assert "turn 0: contains: motion" in done.stdout
+    assert "checks of recital, default: regression" in done.stdout
+    assert re.search(r"- gate -+\nttft_s of recital, default: cannot tell", done.stdout)
+    assert '<property name="cannot tell" value="ttft_s of recital' in (project / "junit.xml").read_text()
+    (night,) = (project / "results" / "history").iterdir()
+    assert (project / "results" / night.stem / "verdict.json").exists()
 
 
 def test_processes_of_xdist_share_one_run(project, run) -> None:

@@ -29,7 +29,11 @@ COMMANDS = [
 ]
 SMALLER = {
     "speed.yaml": {"launches: 4": "launches: 2", "max_new_tokens: 32": "max_new_tokens: 8"},
-    "tune-sampling.yaml": {"[0.5, 1.0, 2.5]": "[0.5, 1.0]", "[16, 32, 64, 128]": "[16, 128]"},
+    "tune-sampling.yaml": {
+        "[0.5, 1.0, 2.5]": "[0.5, 1.0]",
+        "[16, 32, 64, 128]": "[16, 128]",
+        "repeats: 2, l": "repeats: 1, l",
+    },
 }
 STAND_INS = {"tiiuae/falcon-7b-instruct": "falcon", "Qwen/Qwen3-0.6B": "qwen3"}
 

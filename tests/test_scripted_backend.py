@@ -14,9 +14,9 @@ from harness.errors import DocumentError, UsageError
 from harness.meters.clock import HandCrankedClock
 from harness.records import Persona, Stamps
 from tests.asking import ask, converse, dialog
+from tests.builders import MS
 from tests.crowds import request
 
-MS = 1_000_000
 TIMES = {"template_s": 0.001, "tokenize_s": 0.002, "prefill_s": 0.05, "token_s": 0.01, "detokenize_s": 0.003}
 
 

@@ -12,14 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import harness
 from harness.analysis.frames import Run
 from harness.analysis.notes import notes
 from harness.analysis.spread import Spread, spread
 from harness.analysis.stability import Stability, stabilities
 from harness.analysis.summary import by_setting
 from harness.records import Cell, DeviceState, DeviceTurn, HostLoad, TurnRecord
-from tests.builders import every_turn, launch, plan, store, turn
+from tests.builders import every_turn, launch, plan, run_of, turn
 
 
 def spread_of(table: list[list[list[float]]]) -> Spread:
@@ -100,10 +99,6 @@ class TestSpread:
 
         assert scaled.turn_sd == pytest.approx(plain.turn_sd, rel=1e-6, abs=1e-6)
         assert scaled.launch_sd == pytest.approx(plain.launch_sd, rel=1e-6, abs=1e-6)
-
-
-def run_of(tmp_path: Path, records: list[TurnRecord], of: dict[str, Any] | None = None, **values: Any) -> Run:
-    return harness.load(store(tmp_path, records, of, **values))
 
 
 def only(run: Run) -> Stability:

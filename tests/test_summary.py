@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-import harness
 from harness.analysis.arrays import view
-from harness.analysis.drift import drifts
 from harness.analysis.ledger import ledger
 from harness.analysis.notes import behaviour_caption, notes, speed_caption
 from harness.analysis.summary import by_conversation, by_setting, by_turn
-from harness.analysis.transcripts import transcripts
 from harness.records import Cell, Failure, Memory, TurnRecord
-from tests.builders import cell, checks, every_turn, failed, launch, plan, store, turn
+from tests.builders import cell, checks, every_turn, failed, launch, only, plan, run_of, turn
 
 SAMPLED = {"warm": {"do_sample": True, "temperature": 0.7}}
-
-
-def run_of(tmp_path: Path, records: list[TurnRecord], of: dict[str, Any] | None = None, **values: Any) -> Any:
-    return harness.load(store(tmp_path, records, of, **values))
-
-
-def only(frame: pd.DataFrame) -> dict[str, Any]:
-    (row,) = frame.to_dict("records")
-    return {str(name): value for name, value in row.items()}
 
 
 def test_settings_come_in_the_order_of_the_config(tmp_path: Path) -> None:
@@ -323,102 +310,6 @@ def test_a_lone_setting_in_the_speed_lane_has_one_note(tmp_path: Path) -> None:
     assert notes(run_of(tmp_path, every_turn(of), of)) == (
         "length: fixed – replies are forced to their length: read speed here, not eloquence.",
     )
-
-
-def drifting(slower: float, of: dict[str, Any]) -> list[TurnRecord]:
-    """Every repeat takes `slower` more of the first one's time than the one before; launches differ by 30 %."""
-
-    def make(of_cell: Cell, index: int) -> TurnRecord:
-        tpot_ms = round(1000 * (1 + 0.3 * of_cell.launch) * (1 + slower * of_cell.repeat)) + of_cell.repeat % 3
-        started = 1e9 + 1000 * of_cell.launch + 10 * of_cell.repeat + (of_cell.conversation_id == "memory") * 3 + index
-        return turn(of_cell, index, tpot_ms=tpot_ms, started_at=started)
-
-    return every_turn(of, make)
-
-
-def test_a_machine_that_slows_down_is_found(tmp_path: Path) -> None:
-    of = plan(conversations={"physics": 2, "memory": 2}, repeats=6, launches=2)
-    run = run_of(tmp_path, drifting(0.02, of), of)
-
-    (drift,) = drifts(run)
-    assert drift.change == pytest.approx(1.09 / 1.01 - 1, abs=0.01)  # repeats 4 and 5 against 0 and 1
-    assert drift.matters
-    assert any(re.search(r"pico is unstable \(drift\): a token took (7|8|9) % more time", note) for note in notes(run))
-
-
-def test_launches_that_merely_differ_are_no_drift(tmp_path: Path) -> None:
-    of = plan(conversations={"physics": 2, "memory": 2}, repeats=6, launches=2)
-    run = run_of(tmp_path, drifting(0.0, of), of)
-
-    assert not any(drift.matters for drift in drifts(run))
-
-
-def test_a_slow_setting_played_last_is_no_drift(tmp_path: Path) -> None:
-    of = plan(samplings=["quick", "slow"], conversations={"physics": 2}, repeats=8)
-
-    def make(of_cell: Cell, index: int) -> TurnRecord:
-        slow = of_cell.sampling == "slow"
-        tpot_ms = (2000 if slow else 1000) + of_cell.repeat * 3 % 8
-        return turn(of_cell, index, tpot_ms=tpot_ms, started_at=1e9 + 100 * slow + 10 * of_cell.repeat + index)
-
-    assert not any(drift.matters for drift in drifts(run_of(tmp_path, every_turn(of, make), of)))
-
-
-def test_without_repeats_there_is_no_drift_to_see(tmp_path: Path) -> None:
-    of = plan(conversations={"physics": 4})
-
-    assert drifts(run_of(tmp_path, every_turn(of), of)) == []
-
-
-def test_transcripts_merge_identical_answers_and_keep_others(tmp_path: Path) -> None:
-    of = plan(samplings=SAMPLED, conversations={"physics": 1}, repeats=3, launches=2)
-    records = every_turn(of, lambda c, index: turn(c, index, reply="odd" if (c.repeat, c.launch) == (1, 0) else "even"))
-    (exchange,) = transcripts(run_of(tmp_path, records, of)).exchanges
-
-    assert [(answer.reply, dict(answer.given)) for answer in exchange.answers] == [
-        ("even", {0: (0, 2), 1: (0, 1, 2)}),
-        ("odd", {0: (1,)}),
-    ]
-    assert exchange.answers[0].ttft_s == pytest.approx(0.010)
-
-
-def test_transcripts_follow_the_plan_and_leave_out_what_was_not_played(tmp_path: Path) -> None:
-    of = plan(conversations={"zeta": 2, "alpha": 1, "omega": 1})
-    records = [turn(cell(conversation_id="alpha")), failed(cell(conversation_id="zeta"))]
-    said = transcripts(run_of(tmp_path, records, of)).exchanges
-
-    assert [(exchange.conversation_id, exchange.turn_index) for exchange in said] == [
-        ("zeta", 0),
-        ("zeta", 1),
-        ("alpha", 0),
-    ]
-    assert said[0].answers[0].error == "OutOfMemoryError (prefill): 2 GiB more than there is"
-    assert said[1].answers[0].state == "not_reached"
-
-
-def test_a_page_shows_a_few_different_answers_of_each_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.analysis.transcripts.MOST_ANSWERS", 2)
-    of = plan(["pico", "nano"], SAMPLED, conversations={"physics": 1}, repeats=4)
-    said = transcripts(run_of(tmp_path, every_turn(of, lambda c, i: turn(c, i, reply=f"{c.model} {c.repeat % 3}")), of))
-
-    assert [answer.reply for answer in said.exchanges[0].answers] == ["pico 0", "pico 1", "nano 0", "nano 1"]
-    assert said.left_out == 2  # repeat 2 of both; repeat 3 said what repeat 0 did
-
-
-@pytest.mark.parametrize(("limit", "value"), [("MOST_TURNS", 3), ("MOST_CHARACTERS", 150)])
-def test_a_page_ends_with_a_whole_turn_and_says_how_much_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
-) -> None:
-    """A question and two answers are 28 + 2 · 50 characters; two models answer four turns."""
-    monkeypatch.setattr(f"harness.analysis.transcripts.{limit}", value)
-    of = plan(["pico", "nano"], conversations={"physics": 2, "memory": 2})
-    said = transcripts(run_of(tmp_path, every_turn(of, lambda c, i: turn(c, i, reply="x" * 50)), of))
-
-    assert [(each.conversation_id, each.turn_index, each.turns) for each in said.exchanges] == [
-        ("physics", 0, 2),
-        ("physics", 1, 2),
-    ]
-    assert said.left_out == 4
 
 
 def test_the_first_conversations_of_the_plan_may_be_asked_for(tmp_path: Path) -> None:

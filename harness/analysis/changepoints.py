@@ -46,6 +46,8 @@ _WILD = 2.5
 _SELDOM = 0.95
 _MOST_ALIKE = 0.9
 """An autocorrelation that is not believed: there it is a drift, and no steps can be told apart."""
+_ROUNDING = 1e-12
+"""What differs less, as a share of the largest value, differs by floating-point arithmetic."""
 _MAD = 1.4826
 """Median absolute deviation → standard deviation, of normal values."""
 
@@ -147,8 +149,10 @@ class _Stretches:
     def p(self, each: int) -> float:
         """That nothing changed there, two-sided."""
         shift, error, degrees = self._step(each)
+        if abs(shift) <= _ROUNDING * float(np.abs(self._raw).max()):
+            return 1.0
         if error == 0:
-            return 0.0 if shift else 1.0
+            return 0.0
         return 2 * float(t.sf(abs(shift) / error, degrees))
 
     def told(self, each: int) -> Change:

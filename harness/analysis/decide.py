@@ -226,6 +226,18 @@ def decide(
     )  # fmt: skip
 
 
+def resolvable(floor: Floor, launches: int, family: int = 1) -> float:
+    """The smallest margin that nights as in a calibration can hold, so many launches each, confirming ones included."""
+    return _Noise(floor, None, round(floor.nights * floor.launches)).reach(launches, FALSE_ALARMS / family)
+
+
+def launches_needed(floor: Floor, margin: float, family: int = 1, confirm_launches: int = 0) -> int | None:
+    """The fewest launches a night, before any confirming ones, that make a margin resolvable in nights as in a
+    calibration; None where no number of them does."""
+    noise = _Noise(floor, None, round(floor.nights * floor.launches))
+    return noise.needed(margin, FALSE_ALARMS / family, 0, confirm_launches)
+
+
 def _answer(
     worse_by: float, again: float | None, margin: float, resolvable: float, at_most: float, needed: int | None
 ) -> tuple[Answer, str]:

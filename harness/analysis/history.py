@@ -21,9 +21,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.analysis.arrays import SETTING
 from harness.analysis.baselines import device_of, slug
 from harness.analysis.columns import COLUMNS
-from harness.analysis.nightly_values import ALWAYS, NEEDED, Watched, nightly_values, watched_by
+from harness.analysis.nightly_values import ALWAYS, FORCED_COLUMNS, NEEDED, Watched, nightly_values, watched_by
 from harness.analysis.nights import NIGHT_FORMAT
 from harness.errors import UsageError
 
@@ -60,11 +61,22 @@ class History:
     """What there is to know about the history as such; one sentence each."""
 
 
+_Said = tuple[tuple[str, Any, Any, Any], str]
+"""(figure, model, sampling, concurrency), each of the latter None where all are meant, and what the gate answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Night:
     about: dict[str, Any]
-    manifest: Mapping[str, Any]
-    verdict: Mapping[str, Any]
+    finished_at: pd.Timestamp | None
+    watched: tuple[Watched, ...]
+    strange: tuple[str, ...]
+    """Rules that nobody understands."""
+    due: Mapping[tuple[str, int], int]
+    """How many checks each turn of the script has."""
+    verdicts: Sequence[_Said]
+    forced: Sequence[tuple[Any, ...]]
+    """What was forced, as in `FORCED_COLUMNS` without the night."""
 
 
 def read_history(
@@ -91,7 +103,9 @@ def read_history(
     nights, turns = _with_turns(nights, [*NEEDED, *metrics], notes)
     notes += _clock(nights)
     frame = pd.DataFrame([night.about for night in nights], columns=list(NIGHT_COLUMNS))
-    values = nightly_values(turns, frame, watched, [_checks_due(night.manifest["plan"]) for night in nights])
+    forced = [(night.about["night"], *line) for night in nights for line in night.forced]
+    likely = pd.DataFrame(forced, columns=list(FORCED_COLUMNS))
+    values = nightly_values(turns, likely, frame, watched, [night.due for night in nights])
     left = turns[turns["state"].isin(["failed", "not_reached"])].groupby("night").size()
     frame["unanswered"] = frame["night"].map(left).fillna(0).astype(int)
     return History(frame, _with_verdicts(values, nights), watched, tuple(notes))
@@ -110,9 +124,18 @@ def _read(path: Path, notes: list[str]) -> _Night | None:
             notes.append(f"{path} is left out: {told} – use a matching version.")
             return None
         manifest = orjson.loads(about["manifest"])
-        verdict = _verdict(path, manifest, about, notes)
-        night = _about(path, manifest, raw.num_rows)
-        return _Night({**night, "answer": verdict.get("answer")}, manifest, verdict)
+        answer, verdicts = _verdict(path, manifest, about, notes)
+        watched, strange = watched_by(manifest.get("config") or {})
+        finished = manifest.get("finished_at")
+        return _Night(
+            about={**_about(path, manifest, raw.num_rows), "answer": answer},
+            finished_at=_utc(finished) if finished else None,
+            watched=watched,
+            strange=strange,
+            due=_checks_due(manifest["plan"]),
+            verdicts=verdicts,
+            forced=_forced(about),
+        )
     except _BROKEN as error:
         notes.append(f"{path} is left out: it cannot be read ({_one_line(error)}) – restore it, or remove it.")
         return None
@@ -122,11 +145,10 @@ def _about(path: Path, manifest: Mapping[str, Any], turns: int) -> dict[str, Any
     environment = manifest["environment"]
     libraries = environment["libraries"]
     run = path.parent.parent / str(manifest["run_id"])
-    created_at = pd.Timestamp(manifest["created_at"])
     return {
         "run_id": str(manifest["run_id"]),
         "path": str(path),
-        "created_at": created_at.tz_localize("UTC") if created_at.tzinfo is None else created_at.tz_convert("UTC"),
+        "created_at": _utc(manifest["created_at"]),
         "device": device_of(environment),
         "host": environment.get("host"),
         "config": config_of(manifest),
@@ -150,19 +172,43 @@ def config_of(manifest: Mapping[str, Any]) -> str:
     return Path(files[0]).stem if files else str(manifest.get("config_hash") or "unknown")[:6]
 
 
+def _forced(about: Mapping[str, bytes]) -> list[tuple[Any, ...]]:
+    """Every reply that was forced and how likely it was, of those of which that is known."""
+    return [
+        (
+            *(line["cell"][name] for name in SETTING),
+            hash((line["cell"]["conversation_id"], line["turn_index"], line["prompt_hash"], tuple(line["ids"]))),
+            sum(line["logprobs"]) / len(line["logprobs"]),
+        )
+        for line in orjson.loads(about.get("forced", b"[]"))
+        if line["logprobs"]
+    ]
+
+
+def _utc(time: str) -> pd.Timestamp:
+    found = pd.Timestamp(time)
+    return found.tz_localize("UTC") if found.tzinfo is None else found.tz_convert("UTC")
+
+
 def _verdict(
     path: Path, manifest: Mapping[str, Any], about: Mapping[str, bytes], notes: list[str]
-) -> Mapping[str, Any]:
-    """What the gate said of a night: beside the run, or in the night file itself; nothing where it said nothing."""
+) -> tuple[str | None, list[_Said]]:
+    """What the gate said of a night, and of each cell: beside the run, or in the night file itself."""
     beside = path.parent.parent / str(manifest["run_id"]) / VERDICT
     try:
         found = orjson.loads(beside.read_bytes() if beside.exists() else about.get("verdict", b"{}"))
-        if not isinstance(found, dict):
-            raise ValueError("no object")
-    except (OSError, ValueError) as error:
+        said = [
+            (
+                (".".join(filter(None, [each["metric"], each.get("statistic")])),
+                 each.get("model"), each.get("sampling"), each.get("concurrency")),
+                str(each["answer"]),
+            )
+            for each in found.get("verdicts", ())
+        ]  # fmt: skip
+        return found.get("answer"), said
+    except _BROKEN as error:
         notes.append(f"{beside} cannot be read ({_one_line(error)}): that night stands without its verdict.")
-        return {}
-    return found
+        return None, []
 
 
 def _once(nights: Sequence[_Night], notes: list[str]) -> list[_Night]:
@@ -183,9 +229,11 @@ def _clock(nights: Sequence[_Night]) -> list[str]:
             if later.about["created_at"] == at]  # fmt: skip
     if same:
         notes.append(f"Begun at the very same time as the night before, and ordered by name: {', '.join(same)}.")
-    back = [night.about["run_id"] for night in nights
-            if night.manifest.get("finished_at") and pd.Timestamp(night.manifest["finished_at"])
-            < pd.Timestamp(night.manifest["created_at"])]  # fmt: skip
+    back = [
+        night.about["run_id"]
+        for night in nights
+        if night.finished_at is not None and night.finished_at < night.about["created_at"]
+    ]
     if back:
         notes.append(f"The clock was set back during {', '.join(back)}: nights stand where they began, by that clock.")
     ahead = [night.about["run_id"] for night in nights if night.about["created_at"] > pd.Timestamp.now("UTC") + _FUTURE]
@@ -217,13 +265,15 @@ def _watched(
     """Of each device and config what the rules of its newest night that has any name."""
     asked = tuple(Watched.named(name) for name in dict.fromkeys(figures))
     found: dict[tuple[str, str], tuple[Watched, ...]] = {}
+    unknown: dict[tuple[str, ...], str] = {}
     for night in nights:
         line = night.about["device"], night.about["config"]
-        watched, strange = watched_by(night.manifest.get("config") or {})
-        if strange:
-            notes.append(f"{night.about['run_id']} has rules that this version does not know: {', '.join(strange)}.")
-        if asked or watched or line not in found:
-            found[line] = asked or watched or found.get(line, ())
+        if night.strange:
+            unknown[night.strange] = night.about["run_id"]
+        if asked or night.watched or line not in found:
+            found[line] = asked or night.watched or found.get(line, ())
+    notes += [f"{run_id} has rules that this version does not know: {', '.join(rules)}."
+              for rules, run_id in unknown.items()]  # fmt: skip
     defaults = watched_by(None)[0]
     return {line: watched or defaults for line, watched in found.items()}
 
@@ -279,10 +329,8 @@ def _with_verdicts(values: pd.DataFrame, nights: Sequence[_Night]) -> pd.DataFra
     """The values, each with what the gate said of it that night: the worst of what it said of any part of it."""
     said: dict[tuple[Any, ...], list[str]] = {}
     for night in nights:
-        for each in night.verdict.get("verdicts") or ():
-            name = each["metric"] if each.get("statistic") is None else f"{each['metric']}.{each['statistic']}"
-            where = (each.get("model"), each.get("sampling"), each.get("concurrency"))
-            said.setdefault((night.about["night"], name, *where), []).append(str(each["answer"]))
+        for where, answer in night.verdicts:
+            said.setdefault((night.about["night"], *where), []).append(answer)
     answers = []
     for night, name, model, sampling, level in zip(*(values[key] for key in _SAID_OF), strict=True):
         wheres = ((model, sampling, level), (model, sampling, None), (model, None, None))

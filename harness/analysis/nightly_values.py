@@ -5,6 +5,7 @@
     ttft_s.p50            the statistic over the answered turns of each launch, then the geometric mean over launches
     peak_memory_bytes.max
     checks, failures      shares: checks passed of those to be met; turns that failed or were never reached
+    text                  mean log-probability per token of replies that were forced (`forced`), in nats
 
 Survivors' averages lie: a night on which the long turns fail would look fast. So a metric without a statistic is fitted
 over all nights of a line at once, in logarithms,
@@ -12,7 +13,8 @@ over all nights of a line at once, in logarithms,
     log value = night + turn of the script
 
 by least squares, and a night's value is exp(night + mean of the turns). Where every night played every turn that is the
-geometric mean of the night. Nights that have no turn in common with the others say nothing about the difference.
+geometric mean of the night. Nights that have no turn in common with the others say nothing about the difference. So is
+`text`, by replies instead of turns and without a logarithm: of each night only what was forced on others too.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ NEEDED = (
     *SETTING, "conversation_id", "turn_index", "launch", "state", "length", "weights", "checks_passed",
 )  # fmt: skip
 """The columns of `Run.turns` that are read whatever is watched."""
+FORCED_COLUMNS = ("night", *SETTING, "reply", "logprob")
+"""`reply` is a number that is the same for equal ids after an equal prompt, `logprob` the mean over its tokens."""
 ALWAYS = NEEDED[:7]
 """Those without which a turn is no turn."""
 VALUE_COLUMNS = (
@@ -46,6 +50,12 @@ VALUE_COLUMNS = (
 )  # fmt: skip
 UNRULED = ("ttft_s", "tpot_s", "e2e_s", "peak_memory_bytes.max", "host_rss_bytes.max", "checks", "failures")
 """What is watched where no rule says what is."""
+_TITLES = {
+    "checks": "Checks passed",
+    "failures": "Turns failed or not reached",
+    "text": "Log-probability of forced replies",
+}
+_BETTER: Mapping[str, Direction] = {"checks": "higher", "failures": "lower", "text": "neither"}
 _ROUNDS = 100
 _STILL = 1e-12
 """Steps smaller than this, in logarithms, end the fit."""
@@ -65,10 +75,10 @@ class Watched:
     def named(cls, name: str) -> Watched:
         """The figure of a name. Raises UsageError where there is none."""
         metric, dot, statistic = name.partition(".")
-        if name in ("checks", "failures"):
+        if name in _TITLES:
             return cls(name)
         if metric not in METRICS:
-            known = [*METRICS, "checks", "failures"]
+            known = [*METRICS, *_TITLES]
             raise UsageError(name, "is nothing that can be watched", did_you_mean(metric, known) or known[0])
         if dot and statistic not in STATISTICS:
             known = [f"{metric}.{each}" for each in STATISTICS]
@@ -79,32 +89,32 @@ class Watched:
 
     @property
     def unit(self) -> str:
-        """A unit of the metrics; ratio for a share."""
-        return "ratio" if self.metric is None else METRICS[self.metric].unit
+        """A unit of the metrics; ratio for a share, nats for text."""
+        if self.metric is None:
+            return "nats" if self.name == "text" else "ratio"
+        return METRICS[self.metric].unit
 
     @property
     def title(self) -> str:
-        shares = {"checks": "Checks passed", "failures": "Turns failed or not reached"}
         if self.metric is None:
-            return shares[self.name]
+            return _TITLES[self.name]
         return METRICS[self.metric].title + (f", {self.statistic}" if self.statistic else "")
 
     @property
     def better(self) -> Direction:
         """Which way is better."""
         if self.metric is None:
-            return "higher" if self.name == "checks" else "lower"
+            return _BETTER[self.name]
         return METRICS[self.metric].direction
 
     @property
     def scale(self) -> Literal["ratio", "difference"]:
-        """How two nights are compared: metrics by their ratio, shares by their difference."""
+        """How two nights are compared: metrics by their ratio, shares and text by their difference."""
         return "difference" if self.metric is None else "ratio"
 
 
 def watched_by(config: Mapping[str, Any] | None) -> tuple[tuple[Watched, ...], tuple[str, ...]]:
-    """What the rules of a config are about, and the rules that nobody understands; of None what is watched without.
-    What a rule says of text has no value of a night, and is left out."""
+    """What the rules of a config are about, and the rules that nobody understands; of None what is watched without."""
     if config is None:
         return tuple(Watched.named(name) for name in UNRULED), ()
     found: dict[str, Watched] = {}
@@ -115,17 +125,22 @@ def watched_by(config: Mapping[str, Any] | None) -> tuple[tuple[Watched, ...], t
         except ValueError:
             strange.append(str(subject))
             continue
-        if rule.subject != "text":
-            found.setdefault(rule.name, Watched.named(rule.name))
+        found.setdefault(rule.name, Watched.named(rule.name))
     return tuple(found.values()), tuple(strange)
 
 
-def nightly_values(turns: pd.DataFrame, nights: pd.DataFrame, watched: Mapping[tuple[str, str], tuple[Watched, ...]],
-                   due: Sequence[Mapping[tuple[str, int], int]]) -> pd.DataFrame:  # fmt: skip
+def nightly_values(
+    turns: pd.DataFrame,
+    forced: pd.DataFrame,
+    nights: pd.DataFrame,
+    watched: Mapping[tuple[str, str], tuple[Watched, ...]],
+    due: Sequence[Mapping[tuple[str, int], int]],
+) -> pd.DataFrame:
     """One row per night, setting and watched figure that has a value, with columns `VALUE_COLUMNS` but `answer`:
 
     `launch_low` and `launch_high` are the lowest and the highest launch, `turns` how many turns are behind it. `turns`
-    has the columns `NEEDED` and the metrics; `due` tells how many checks each turn of a night's script has.
+    has the columns `NEEDED` and the metrics, `forced` has `FORCED_COLUMNS`; `due` tells how many checks each turn of a
+    night's script has.
     """
     lines = nights[["night", "run_id", "created_at", "device", "config"]]
     keys = ["device", "config", *SETTING]
@@ -134,7 +149,7 @@ def nightly_values(turns: pd.DataFrame, nights: pd.DataFrame, watched: Mapping[t
         known = rows.head(1).to_dict("records")[0]
         played = rows[rows["state"] != "missing"]
         for figure in watched[known["device"], known["config"]]:
-            found = _by_launch(figure, played, due)
+            found = _likely(forced, played) if figure.name == "text" else _by_launch(figure, played, due)
             if len(found):
                 parts.append(_by_night(figure, found).assign(**{key: known[key] for key in keys}))
     columns = [name for name in VALUE_COLUMNS if name != "answer"]
@@ -177,6 +192,23 @@ def _by_launch(figure: Watched, rows: pd.DataFrame, due: Sequence[Mapping[tuple[
     size = grouped.size()
     enough = size >= LEAST_TURNS.get(figure.statistic, 1)
     return pd.DataFrame({"value": value[enough], "turns": size[enough]}).reset_index()
+
+
+def _likely(forced: pd.DataFrame, played: pd.DataFrame) -> pd.DataFrame:
+    """How likely replies were on the nights and in the setting of these turns, of those that were forced on more than
+    one of the nights."""
+    rows = forced.merge(played[["night", *SETTING]].drop_duplicates(), on=["night", *SETTING])
+    means = rows.groupby(["night", "reply"], as_index=False)["logprob"].mean()
+    means = means[means.groupby("reply")["night"].transform("size") > 1]
+    if not len(means):
+        return pd.DataFrame(columns=["night", "launch", "value", "turns"])
+    night, nights = pd.factorize(means["night"], sort=True)
+    reply = pd.factorize(means["reply"])[0]
+    values = means["logprob"].to_numpy(dtype=np.float64)
+    effect = _turn_effects(values, night, reply)
+    count = np.bincount(night)
+    value = np.bincount(night, values - effect[reply]) / count + effect.mean()
+    return pd.DataFrame({"night": nights, "launch": 0, "value": value, "turns": count})
 
 
 def _checks(rows: pd.DataFrame, due: Sequence[Mapping[tuple[str, int], int]]) -> pd.DataFrame:

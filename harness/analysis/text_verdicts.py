@@ -102,12 +102,12 @@ class _Launch:
     def of(self, setting: Setting) -> _Launch:
         return _Launch(of_setting(self.moved, setting), of_setting(self.parted, setting))
 
-    def found(self, floor: Floor) -> list[str]:
-        """What of it is no rounding and no near tie, in words. Changed replies of a model that has moved come of that,
-        and are not told again."""
+    def found(self, floor: Floor, *, margins: bool) -> list[str]:
+        """What of it is no rounding and no near tie, in words; without `margins` to go by, what is no rounding. Changed
+        replies of a model that has moved come of that, and are not told again."""
         told = figures(self.moved)
         beyond = [] if told is None else told.beyond(floor)
-        return beyond or _no_ties(self.changed(near_tie=False, tie=_tie(told, floor)))
+        return beyond or (_no_ties(self.changed(near_tie=False, tie=_tie(told, floor))) if margins else [])
 
     def changed(self, *, near_tie: bool, tie: float) -> list[Mapping[str, Any]]:
         """The changed replies that are near ties, or are none; without those that follow from an earlier one."""
@@ -132,9 +132,13 @@ def _judged(
     floor = floor_of(setting, candidate, reference, nights)
     tie = _tie(told, floor)
     changed, ties = (tonight.changed(near_tie=near, tie=tie) for near in (False, True))
-    found = tonight.found(floor)
+    margins = _by_its_own_scores(reference, setting, floor)
+    found = tonight.found(floor, margins=margins)
     agreed = computes_alike(candidate, setting) and any(not night.beyond(floor) for night in nights)
-    answer, reason = _answer(found, [launch.of(setting).found(floor) for launch in again], agreed=agreed)
+    seen_again = [launch.of(setting).found(floor, margins=margins) for launch in again]
+    answer, reason = _answer(found, seen_again, agreed=agreed)
+    if changed and not margins and not found:
+        answer, reason = "cannot tell", f"{_replies_changed(changed)} {_PENALISED}"
     low, high = _interval(told.by_conversation)
     return TextVerdict(
         *setting,
@@ -194,17 +198,28 @@ def _answer(found: Sequence[str], again: Sequence[Sequence[str]], *, agreed: boo
     return "suspicion", words
 
 
+_PENALISED = "where the sampling does not choose by the model's own scores, so that nobody knows whether it was a tie"
+
+
+def _by_its_own_scores(run: Run, setting: Setting, floor: Floor) -> bool:
+    """Whether the replies of a greedy setting are the likeliest ids, as they are not under a penalty."""
+    chosen = (line.margins for turn, line in own(run).items() if turn[0] == setting)
+    return not any((margins < -floor.tie).any() for margins in chosen)
+
+
+def _replies_changed(rows: Sequence[Mapping[str, Any]]) -> str:
+    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+    return f"the reply to {_turn(rows[0])}{more} changed at token {rows[0]['token']}"
+
+
 def _no_ties(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     first = rows[0]
     margins = [abs(float(first[name])) for name in _MARGINS if pd.notna(first[name])]
     by = f", {max(margins):.2g} nats from a tie" if margins else ""
-    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-    return [
-        f"the reply to {_turn(first)}{more} changed at token {first['token']}{by}, though it is as likely as it was: "
-        "look at the engine, its cache and the sampling"
-    ]
+    where_to_look = "look at the engine, its cache and the sampling"
+    return [f"{_replies_changed(rows)}{by}, though it is as likely as it was: {where_to_look}"]
 
 
 def _tie(told: Figures | None, floor: Floor) -> float:

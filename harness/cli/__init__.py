@@ -14,6 +14,7 @@ import typer
 
 from harness.cli import (
     bless,
+    calibrate,
     chat,
     compare,
     export,
@@ -55,6 +56,7 @@ app.command("export")(export.export)
 app.command("selftest")(selftest.selftest)
 app.command("tune")(tune.tune)
 app.command("bless")(bless.bless)
+app.command("calibrate")(calibrate.calibrate)
 app.command("trend")(trend.trend)
 app.command("nightly")(nightly.nightly)
 

@@ -12,6 +12,7 @@ from harness.cli.options import Results
 
 if TYPE_CHECKING:
     from harness.analysis.frames import Run
+    from harness.analysis.gating.measured import Floors
     from harness.config.rules import Gating
 
 
@@ -24,6 +25,8 @@ def gate(
                                                 "that of the run itself.")] = None,
     confirm: Annotated[list[Path] | None, typer.Option("--confirm", help="A run of further launches of what was "
                                                        "suspicious.")] = None,
+    floor: Annotated[Path | None, typer.Option("--floor", help="The floor.json of harness calibrate; default: the one "
+                                               "in a folder given as baseline.")] = None,
     results: Results = Path("results"),
     output: Annotated[Literal["text", "json", "markdown"], typer.Option("--format", help="What to print on stdout: a "
                                                                         "line per verdict, verdict.json, or a page.")
@@ -48,7 +51,10 @@ def gate(
     run = _one(candidate, results)
     rules = _rules(run, config)
     window = [load(path) for named in baseline for path in _nights(named, results)]
-    judged = judge(run, window, rules, confirm=[_one(named, results) for named in confirm or []], strict=strict)
+    judged = judge(
+        run, window, rules, _floors(floor, baseline, rules), confirm=[_one(named, results) for named in confirm or []],
+        strict=strict,
+    )  # fmt: skip
     if not quiet:
         show(judged, Console(stderr=True))
     if output == "json":
@@ -59,6 +65,20 @@ def gate(
         for verdict in judged.verdicts:
             typer.echo(" ".join(printable(verdict.sentence).split()))
     sys.exit(judged.exit_code)
+
+
+def _floors(named: Path | None, baselines: list[Path], rules: Gating) -> Floors:
+    """What a calibration knows of the noise: of the file named, or of the one beside the window."""
+    from harness.analysis.floor import FLOOR, read_floor
+    from harness.errors import StoreError
+
+    for path in [folder / FLOOR for folder in baselines] if named is None else [named]:
+        found = read_floor(path)
+        if found is not None:
+            return found.floors(rules)
+    if named is not None:
+        raise StoreError(str(named), "there is no such file", "make one: harness calibrate CONFIG")
+    return lambda rule, cell: None
 
 
 def _one(named: Path, results: Path) -> Run:

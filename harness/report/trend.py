@@ -42,15 +42,18 @@ def shown(figure: Watched, value: Any) -> str:
             return memory(value)
         case "ratio":
             return f"{100 * value:.4g} %"
+        case "nats":
+            return f"{value:.4g} nats"
     return f"{number(value)} {figure.unit}"
 
 
-def effect(turning: Turning) -> str:
-    """`+6.1 % (+5.3 … +6.9)`, or points of a share."""
-    relative = turning.scale == "ratio"
-    parts = [100 * (value - relative) for value in (turning.effect, turning.low, turning.high)]
+def effect(figure: Watched, turning: Turning) -> str:
+    """`+6.1 % (+5.3 … +6.9)`, points of a share, or nats."""
+    unit = "%" if turning.scale == "ratio" else "points" if figure.unit == "ratio" else figure.unit
+    none, times = (1 if unit == "%" else 0), (1 if unit == figure.unit else 100)
+    parts = [times * (value - none) for value in (turning.effect, turning.low, turning.high)]
     middle, low, high = (f"{part:+.3g}" if abs(part) < 100 else f"{part:+.0f}" for part in parts)
-    return f"{middle} {'%' if relative else 'points'} ({low} … {high})"
+    return f"{middle} {unit} ({low} … {high})"
 
 
 def sentence(line: Line, turning: Turning) -> str:
@@ -58,7 +61,9 @@ def sentence(line: Line, turning: Turning) -> str:
     nights = turning.among
     sure = "" if len(nights) == 1 else f"; first surely one of {nights[0]} … {nights[-1]}"
     values = f"{shown(line.figure, turning.before)} → {shown(line.figure, turning.after)}"
-    return f"{line.figure.name} of {line.name}: {_WORDS[turning.better]}, {effect(turning)}, {values}{sure}"
+    return (
+        f"{line.figure.name} of {line.name}: {_WORDS[turning.better]}, {effect(line.figure, turning)}, {values}{sure}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,7 @@ def _table(lines: Sequence[Line]) -> Table:
     table.add_column("change points", overflow="fold")
     for line in lines:
         values = line.values["value"].tolist()
-        found = [f"{turning.first}: {effect(turning).partition(' (')[0]}" for turning in line.turnings]
+        found = [f"{turning.first}: {effect(line.figure, turning).partition(' (')[0]}" for turning in line.turnings]
         worse = any(turning.better is False for turning in line.turnings)
         table.add_row(
             Text(stacked(line.name)),

@@ -18,7 +18,7 @@ from harness.config.schema import ModelSpec
 from harness.errors import StoreError
 from harness.forced import ForcedReply, Known, Said, recite
 from harness.records import Cell, TurnRecord
-from harness.runner.messages import Event, Force, ForcedTurn, Loaded, Play, Probed, SayAgain
+from harness.runner.messages import Event, Force, ForcedTurn, Loaded, LoadFailed, Play, Probed, SayAgain
 from harness.runner.process import WorkerProcess
 from harness.store import RunWriter, read_forced
 
@@ -59,6 +59,7 @@ class Forcings:
             and one.concurrency in plan.config.concurrency
         ]
         self._own: dict[Cell, Known] = {}
+        self._unloadable: set[str] = set()
         self._effective: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._forced: set[tuple[Cell, int, str | _Prompted]] = set()
         """What was forced, as a reply of whom and as the reply that it was."""
@@ -89,7 +90,7 @@ class Forcings:
 
     def missing(self, model: str, launch: int) -> bool:
         """Whether anything is left to be forced on a model, all of whose conversations of this launch are played."""
-        return any(self._left(known) for known in self._known(model, launch, ()))
+        return model not in self._unloadable and any(self._left(known) for known in self._known(model, launch, ()))
 
     def of(
         self, spec: ModelSpec, launch: int, pending: Sequence[Cell], play: Callable[[ModelSpec, Cell], Play]
@@ -127,6 +128,8 @@ class Forcings:
             case Loaded():
                 for sampling, settings in event.effective.items():
                     self._effective[model, sampling] = settings.values
+            case LoadFailed():
+                self._unloadable.add(model)
             case Probed():
                 self._writer.manifest["launches"][-1]["probe"] = event
                 self._writer.save_manifest()

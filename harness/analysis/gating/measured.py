@@ -54,6 +54,15 @@ class Measured:
             for rule, cell, each in found
         ]  # fmt: skip
 
+    def values(self, rule: Rule, cell: Cell) -> tuple[list[npt.NDArray[np.float64]], float | None] | None:
+        """What decides on a cell: one number per launch of every night, tonight's last, as they are compared, and the
+        margin (None: `auto`). None where there are no numbers."""
+        found = self._numbers(rule, cell)
+        if not isinstance(found, Numbers):
+            return None
+        scale = _Scale.of(rule, found)
+        return [scale.of_launches(night) for night in (*found.nights.values(), found.tonight)], scale.margin
+
     def _numbers(self, rule: Rule, cell: Cell, *, confirmed: bool = False) -> Numbers | Nothing | Verdict:
         settings = cell.settings(self.settings)
         unheld = unheld_by(rule, cell, [self.settings[setting] for setting in settings], "speed")

@@ -100,15 +100,14 @@ def _change(difference: Difference) -> str:
 
 def newest(candidate: Run, baselines: Sequence[Run], window: int) -> tuple[Run, ...]:
     """The newest `window` of the runs given, oldest first; one given twice counts once. None is older than one that was
-    blessed as a new beginning.
+    blessed as a new beginning, and a run is no baseline of its own, as where it was blessed and is judged again.
 
-    Raises UsageError where there is none, or the candidate is among them.
+    Raises UsageError where there is none.
     """
-    runs = {run.run_id: run for run in baselines}
-    if candidate.run_id in runs:
-        raise UsageError(candidate.run_id, "is given as its own baseline", "give the nights before it")
+    runs = {run.run_id: run for run in baselines if run.run_id != candidate.run_id}
     if not runs:
-        raise UsageError(candidate.run_id, "has no baseline to be held against", "bless a night first: harness bless")
+        fact = "has no baseline to be held against" + (" but itself" if baselines else "")
+        raise UsageError(candidate.run_id, fact, "bless a night first: harness bless")
     newest_first = sorted(runs.values(), key=lambda run: str(run.manifest["created_at"]), reverse=True)[:window]
     begun = [number for number, run in enumerate(newest_first) if run.manifest.get("blessed", {}).get("anew")]
     return tuple(reversed(newest_first[: begun[0] + 1] if begun else newest_first))
