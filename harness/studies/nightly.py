@@ -3,7 +3,7 @@
     results/<run_id>/             an ordinary run, with verdict.json, junit.xml and nightly.md beside its reports
     results/<run_id>-confirm/     further launches of what was suspicious, where anything was
     results/history/              the night file, written before there is a verdict: publishing depends on none
-    results/trend.html            all nights of the config
+    results/trend.html            all nights that were kept
 
 Every step can be done again. A night that was ended – by a signal, a full disk, a lost machine – is gone on with by the
 same command, which finds what is there: the run under its name, or else the last night of the very same config that has
@@ -172,8 +172,7 @@ class _Night:
         )
 
     def _write_trend(self) -> None:
-        history = read_history(history_folder(self._results), config=self._plan.config.name)
-        write_trend_page(trend(history), self._results / TREND)
+        write_trend_page(trend(read_history(history_folder(self._results))), self._results / TREND)
 
     def _blessed_replies(self) -> list[Known] | None:
         """What the nights of the window said, to be asked of tonight's models how likely it is; None where no rule is
