@@ -55,6 +55,7 @@ def furnish(folder: Path, patch: pytest.MonkeyPatch, *, reports: bool = False) -
     patch.setattr(module, "readiness", lambda results, nvml: None)
     if not reports:
         patch.setattr(module, "write_reports", lambda run: [])
+        patch.setattr(module._Night, "_write_trend", lambda night: None)
     return folder
 
 

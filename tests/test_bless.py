@@ -14,7 +14,8 @@ from harness.analysis.baselines import device_of, other_devices, slug, window, w
 from harness.analysis.nights import keep
 from harness.errors import UsageError
 from harness.studies import bless as module
-from harness.studies.bless import VERDICT, bless
+from harness.studies.bless import VERDICT
+from harness.studies.bless import bless as bless_all
 from tests.builders import every_turn, failed, manifest, plan, store, turn
 from tests.commands import harness as command
 
@@ -33,6 +34,11 @@ def night(results: Path, name: str = "one", answer: str | None = None, records: 
     if answer is not None:
         (path / VERDICT).write_bytes(orjson.dumps({"answer": answer}))
     return path
+
+
+def bless(named: Path, results: Path, **values: Any) -> Path:
+    (file,) = bless_all([named], results, **values)
+    return file
 
 
 @pytest.mark.parametrize(
@@ -105,6 +111,19 @@ def test_a_run_that_its_window_has_not_judged_is_not_taken(tmp_path: Path) -> No
 
     with pytest.raises(UsageError, match="two: was not judged by the window it is to join"):
         bless(night(tmp_path, "two"), tmp_path)
+
+
+def test_the_first_runs_are_taken_together_and_all_or_none_of_them(tmp_path: Path) -> None:
+    paths = [night(tmp_path, f"calibration-{day}", created_at=f"2026-01-0{day}T03:00:00+00:00") for day in (1, 3, 2)]
+    broken = night(tmp_path, "broken", records=[turn(), failed(index=1)])
+
+    with pytest.raises(UsageError, match="broken: 1 of its 2 turns failed"):
+        bless_all([*paths, broken], tmp_path)
+    assert window(tmp_path, DEVICE, "nightly", 10) == ()
+
+    bless_all(paths, tmp_path, anew=True)
+    found = window(tmp_path, DEVICE, "nightly", 10)
+    assert [run.run_id for run in found] == ["calibration-1", "calibration-2", "calibration-3"]
 
 
 def test_an_unfinished_run_and_one_with_holes_are_not_taken_even_by_force(tmp_path: Path) -> None:

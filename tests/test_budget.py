@@ -74,7 +74,7 @@ def test_what_launches_take_decides_how_many_of_which_setting_are_made(here: Pat
 
     made = [launch(budget, clock, plan, number, 1.0, {"one": 4.0, "two": 9.0}) for number in range(4)]
 
-    assert made == [["one", "two"], ["two", "one"], ["two"], ["two"]] or made[0] == ["one", "two"]
+    assert made[0] == ["one", "two"]  # nobody knows yet what they take
     assert [names.count("two") for names in made] == [1, 1, 1, 1]  # the first in the order has all of its launches
     assert sum(names.count("one") for names in made) == 2
     assert clock.now <= 51.0
@@ -126,7 +126,7 @@ def test_the_most_informative_settings_come_first(
     plan = resolve("nightly.yaml")
     order = by_information(plan, Gating(rules=rules), {"verdicts": before})
 
-    assert [model for model, _, _ in order][0] == first
+    assert next(model for model, _, _ in order) == first
     anchored = by_information(plan, Gating(rules=rules, anchor="one"), {"verdicts": before})
     assert anchored[0][0] == "one"  # what the others are relative to
 

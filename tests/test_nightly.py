@@ -38,6 +38,7 @@ def test_the_first_night_cannot_tell_and_says_what_to_do(tmp_path: Path, monkeyp
     assert {"verdict.json", "junit.xml", "nightly.md", "report.md", "report.html"} <= {
         path.name for path in night.path.iterdir()
     }
+    assert (here / "results" / "trend.html").exists()
     assert night.problems == ()
     manifest = read_manifest(night.path)["night"]
     assert manifest == {
@@ -46,7 +47,7 @@ def test_the_first_night_cannot_tell_and_says_what_to_do(tmp_path: Path, monkeyp
         "cut": False,
         "confirmed_by": None,
     }
-    bless(night.path, here / "results")
+    bless([night.path], here / "results")
 
 
 def test_a_night_like_the_window_passes_and_is_not_its_own_baseline(here: Path) -> None:
@@ -58,7 +59,7 @@ def test_a_night_like_the_window_passes_and_is_not_its_own_baseline(here: Path) 
     assert night.exit_code(strict=True) == 0
     assert [run.run_id for run in night.gate.baseline] == ["day-1", "day-2", "day-3", "day-4"]
     assert [path.stem for path in find_nights(here / "results" / "history")] == ["first", "second"]
-    bless(night.path, here / "results")
+    bless([night.path], here / "results")
     assert [run.run_id for run in play(here, run_id="second").gate.baseline][-1] == "day-4"
 
 
@@ -79,7 +80,7 @@ def test_what_is_slower_is_played_again_by_itself_and_red_once_it_is_confirmed(h
     told = json.loads((night.path / "verdict.json").read_text())
     assert (told["answer"], told["confirmed_by"]) == ("regression", ["second-confirm"])
     with pytest.raises(UsageError, match="its verdict is 'regression'"):
-        bless(night.path, here / "results")
+        bless([night.path], here / "results")
 
 
 def test_what_is_not_seen_again_is_no_regression(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ def bless(
     ] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="Why; kept in the file.")] = None,
     anew: Annotated[
-        bool, typer.Option("--anew", help="Let the window begin with this run: what is older counts no more.")
+        bool, typer.Option("--anew", help="Let the window begin with these: what is older counts no more.")
     ] = False,
     device: Annotated[
         str | None, typer.Option("--device", help="What the runs are of, where that is not this machine.")
@@ -27,5 +27,5 @@ def bless(
     """Bless runs: from now on nights are held against them, too. The files are the lines on stdout."""
     from harness.studies.bless import bless as take_in
 
-    for named in runs:
-        typer.echo(take_in(named, results, device=device, force=force, anew=anew and named == runs[0], reason=reason))
+    for path in take_in(runs, results, device=device, force=force, anew=anew, reason=reason):
+        typer.echo(path)

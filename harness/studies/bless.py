@@ -6,6 +6,7 @@ into results/baselines/, and what was not good is only taken by force, with the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,36 +25,39 @@ VERDICT = "verdict.json"
 
 
 def bless(
-    named: Path,
+    named: Sequence[Path],
     results: Path,
     *,
     device: str | None = None,
     force: bool = False,
     anew: bool = False,
     reason: str | None = None,
-) -> Path:
-    """Put a run into its window and return the file. `named` is the directory of a run, its name, or a night file;
-    `device` the one it is to be of, this machine if not given; `anew` lets the window begin with it.
+) -> list[Path]:
+    """Put runs into their window and return the files. Each of `named` is the directory of a run, its name, or a night
+    file; `device` the one they are to be of, this machine if not given; `anew` lets the window begin with them.
 
-    Raises UsageError where it must not be: another device, unfinished, turns that failed; without `force` also red, or
-    not judged though there is a window to judge it by.
+    Raises UsageError where one must not be – another device, unfinished, turns that failed; without `force` also red,
+    or not judged though there is a window to judge it by –, and then none is.
     """
-    run = load(_found(named, results))
+    runs = sorted((load(_found(each, results)) for each in named), key=lambda run: str(run.manifest["created_at"]))
     around = environment()
-    where = window_folder(results, _device(run, device or device_of(around)), _config(run))
-    _must_be_whole(run)
-    answer = _answer(run, results)
-    if not force:
-        _must_not_be_red(run, answer, bool(find_nights(where)))
-    blessed = {
-        "at": datetime.now(UTC).isoformat(),
-        "reason": reason,
-        "commit": around["git_commit"],
-        "anew": anew,
-        "forced": force,
-        "answer": answer,
-    }
-    return keep(replace(run, manifest={**run.manifest, "blessed": blessed}), where / f"{run.run_id}{NIGHT}")
+    taken = []
+    for run in runs:
+        where = window_folder(results, _device(run, device or device_of(around)), _config(run))
+        _must_be_whole(run)
+        answer = _answer(run, results)
+        if not force:
+            _must_not_be_red(run, answer, bool(find_nights(where)))
+        blessed = {
+            "at": datetime.now(UTC).isoformat(),
+            "reason": reason,
+            "commit": around["git_commit"],
+            "anew": anew and run is runs[0],
+            "forced": force,
+            "answer": answer,
+        }
+        taken.append((replace(run, manifest={**run.manifest, "blessed": blessed}), where / f"{run.run_id}{NIGHT}"))
+    return [keep(run, path) for run, path in taken]
 
 
 def verdict_of(run_id: str, results: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
     results/<run_id>/             an ordinary run, with verdict.json, junit.xml and nightly.md beside its reports
     results/<run_id>-confirm/     further launches of what was suspicious, where anything was
     results/history/              the night file, written before there is a verdict: publishing depends on none
+    results/trend.html            all nights of the config
 
 Every step can be done again. A night that was ended – by a signal, a full disk, a lost machine – is gone on with by the
 same command, which finds what is there: the run under its name, or else the last night of the very same config that has
@@ -12,7 +13,7 @@ no verdict yet and was begun at most half a day ago. An older one stays as it is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,11 +23,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness.analysis.baselines import device_of, history_file, other_devices, window
+from harness.analysis.baselines import device_of, history_file, history_folder, other_devices, window
 from harness.analysis.forced import known
 from harness.analysis.frames import Run, load
 from harness.analysis.gate import gate
+from harness.analysis.history import read_history
 from harness.analysis.nights import keep
+from harness.analysis.trend import trend
 from harness.analysis.verdict import Gate
 from harness.config.plan import Plan
 from harness.config.rules import Gating
@@ -38,6 +41,7 @@ from harness.meters.environment import environment
 from harness.meters.readiness import readiness
 from harness.report.files import write_reports
 from harness.report.gate_markdown import gate_markdown
+from harness.report.page.trend import write_trend_page
 from harness.runner.messages import Progress, Watch
 from harness.runner.run import Wanted, execute
 from harness.store import RunWriter, read_manifest, replace_file, runs
@@ -48,6 +52,7 @@ from harness.studies.preflight import Finding, preflight, stops
 from harness.studies.unheld import unheld
 
 PAGE = "nightly.md"
+TREND = "trend.html"
 _SAME_NIGHT = timedelta(hours=12)
 _PLAYED = 0.8
 """Of a budget, what the night itself may take; the rest is for launches that confirm."""
@@ -150,7 +155,11 @@ class _Night:
         judged = self._judged(run)
         if confirm := self._confirm(judged, run):
             judged = self._confirmed(judged, run, confirm)
-        problems = [*_written(lambda: write_reports(run)), *_written(lambda: _write_page(judged, path))]
+        problems = [
+            problem
+            for write in (lambda: write_reports(run), lambda: _write_page(judged, path), self._write_trend)
+            for problem in _written(write)
+        ]
         told = publish(judged, path)  # verdict.json comes last: with it the night is over
         return Night(
             path=path,
@@ -161,6 +170,10 @@ class _Night:
             annotations=told.annotations,
             problems=(*problems, *told.problems),
         )
+
+    def _write_trend(self) -> None:
+        history = read_history(history_folder(self._results), config=self._plan.config.name)
+        write_trend_page(trend(history), self._results / TREND)
 
     def _blessed_replies(self) -> list[Known] | None:
         """What the nights of the window said, to be asked of tonight's models how likely it is; None where no rule is
@@ -190,10 +203,10 @@ class _Night:
 
     def _last_verdict(self) -> dict[str, Any] | None:
         """What was said of the night before this one."""
-        for path in reversed(runs(self._results)):
+        for path, manifest in _newest_first(self._results):
             with suppress(StoreError):  # what another version wrote is no business of this night
                 verdict = verdict_of(path.name, self._results)
-                if verdict is not None and read_manifest(path).get("config_name") == self._plan.config.name:
+                if verdict is not None and manifest.get("config_name") == self._plan.config.name:
                     return verdict
         return None
 
@@ -259,14 +272,21 @@ class _Night:
 def _unfinished(results: Path, config_hash: str) -> str | None:
     """The night to go on with: the last one of this config, if it has no verdict and was begun a few hours ago."""
     now = datetime.now(UTC)
-    for path in reversed(runs(results)):
-        with suppress(StoreError, ValueError):  # a run of another version is no business of this one
-            manifest = read_manifest(path)
-            if "night" in manifest and manifest["config_hash"] == config_hash:
-                begun = datetime.fromisoformat(manifest["created_at"])
-                over = (path / VERDICT).exists() or abs(now - begun) > _SAME_NIGHT
-                return None if over else path.name
+    for path, manifest in _newest_first(results):
+        lately = abs(now - datetime.fromisoformat(manifest["created_at"])) < _SAME_NIGHT
+        if lately and "night" in manifest and manifest["config_hash"] == config_hash:
+            return None if (path / VERDICT).exists() else path.name
     return None
+
+
+def _newest_first(results: Path) -> list[tuple[Path, Mapping[str, Any]]]:
+    """The runs that this version reads, with their manifests."""
+    found = []
+    for path in runs(results):
+        with suppress(StoreError, KeyError, ValueError):
+            manifest = read_manifest(path)
+            found.append((datetime.fromisoformat(manifest["created_at"]), path, manifest))
+    return [(path, manifest) for _, path, manifest in sorted(found, key=lambda each: each[0], reverse=True)]
 
 
 def _new(results: Path, config_hash: str) -> str:
