@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest_benchmark.cli import main as compare
 from pytest_benchmark.stats import Stats
 
 import harness
@@ -56,19 +56,15 @@ def test_a_benchmark_is_one_metric_of_one_turn_over_launches_and_repeats(tmp_pat
     assert of["machine_info"]["cpu"] == {"brand_raw": "An Honest CPU", "count": 4}
 
 
-def test_the_real_command_compares_two_exported_runs(
-    tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_real_command_compares_two_exported_runs(tmp_path: Path, command: Any) -> None:
     for run_id, slower in (("monday", 1.0), ("tuesday", 1.25)):
         path, file = night(tmp_path / "results", run_id, slower), tmp_path / f"{run_id}.json"
         assert command("export", path, "--to", "pytest-benchmark", "-o", file) == (0, f"{file}\n", "")
 
-    monkeypatch.chdir(tmp_path)
     files = ["monday.json", "tuesday.json"]
     options = ["--group-by=fullname", "--columns=median,iqr,rounds", "--csv=table.csv"]
-    monkeypatch.setattr(sys, "argv", ["pytest-benchmark", "compare", *files, *options])
-    compare()
-    shown = capfd.readouterr().out
+    compare = [sys.executable, "-m", "pytest_benchmark", "compare", *files, *options]
+    shown = subprocess.run(compare, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
     with (tmp_path / "table.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["name"] == "ttft_s[pico greedy physics 0]"]

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import harness.studies.nightly  # noqa: F401 – what a session in this process loads is forgotten when it ends
 import pytest
 
+import harness.studies.nightly  # noqa: F401 – what a session in this process loads is forgotten when it ends
 from harness.runner.run import execute
 from harness.studies.bless import bless
 from harness.studies.replay import resolve
