@@ -35,7 +35,7 @@ def headline(gate: Gate) -> str:
     """The answer, of which night, against which."""
     told = ", ".join(f"{n} {answer}" for answer, n in counts(gate).items()) or "nothing was judged"
     nights = [run.run_id for run in gate.baseline]
-    window = nights[0] if len(nights) == 1 else f"{len(nights)} nights, {nights[0]} to {nights[-1]}"
+    window = f"{len(nights)} nights, {nights[0]} to {nights[-1]}" if len(nights) > 1 else (*nights, "no baseline")[0]
     further = f", confirmed by {', '.join(run.run_id for run in gate.confirmed_by)}" if gate.confirmed_by else ""
     failed = f"; {gate.failed} turns were not answered, and no rule is about them" if gate.failed else ""
     return f"{gate.answer}: {gate.candidate.run_id} against {window}{further} ({told}){failed}"
