@@ -90,11 +90,12 @@ def read_night(path: Path) -> Run:
         firsts = [entry["first_turn_s"] for entry in orjson.loads(about["launches"])]
         superseded = int(about["superseded"])
         turns = pd.DataFrame({column.name: series(_column(table, column), column.kind) for column in COLUMNS})
+        launches = launches_frame(manifest, firsts)
     except _BROKEN as error:
         raise _damaged(path, error) from error
     if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
         raise StoreError(str(path), "holds a run of a format that this version cannot read", "use a matching version")
-    return Run(path, manifest, turns, turns.iloc[:0], launches_frame(manifest, firsts), superseded)
+    return Run(path, manifest, turns, turns.iloc[:0], launches, superseded)
 
 
 def forced_lines(run: Run) -> list[dict[str, Any]]:
