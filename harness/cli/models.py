@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from harness.config.schema import ModelSpec
     from harness.meters.capacity import Capacity
 
-models = typer.Typer(no_args_is_help=True, help="Find a model, and look at it before it is loaded.")
+models = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Find a model, and look at it before it is loaded."
+)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30, "t": 10**12, "ti": 2**40}
 
 
