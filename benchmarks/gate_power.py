@@ -5,7 +5,7 @@ cells, slow drift, single launches that something disturbed, a clock of two spee
 fixed before the first table was made. Each *site* is calibrated once (`CALIBRATION` nights), has a window of `WINDOW`
 nights that moves with it, and is judged for `JUDGED` nights in a row: once as they are (a red cell is a false alarm),
 and once with a slowdown in one cell of each night, chosen at random. Recorded nights are runs of the built-in models in
-a row on a shared machine, in data/recorded_nights.csv; each is judged by the others.
+a row on a shared machine, in data/recorded_nights.csv (`--record RUN …`); each is judged by the others.
 
 Side by side, on the same nights and launches: what is usual. Each of these is given the threshold at which one in a
 hundred of these very nights alarms without a change, which nobody knows beforehand; the gate is given nothing:
@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import mannwhitneyu
 
+import harness
 from harness.analysis.decide import FALSE_ALARMS, Decision, Floor, components, decide
 
 MODELS, METRICS = 4, 3
@@ -242,6 +243,19 @@ def _mann_whitney(last: np.ndarray, tonight: np.ndarray) -> np.ndarray:
 STATISTICS = {"mean": _mean, "median": _median, "ratio": _ratio, "Mann–Whitney": _mann_whitney}
 
 
+def record(runs: list[Path]) -> None:
+    """Keep what the launches of runs measured, of each model the mean logarithm over its turns, in `DATA`."""
+    DATA.parent.mkdir(exist_ok=True)
+    with DATA.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(["run", "metric", "model", "launch", "value"])
+        for number, run in enumerate(map(harness.load, runs)):
+            for (model, launch), turns in run.turns.groupby(["model", "launch"]):
+                for metric in ("ttft_s", "tpot_s", "e2e_s"):
+                    value = np.exp(np.log(turns[metric].to_numpy(dtype=float)).mean())
+                    lines.writerow([f"{number:02}", metric, model, launch, f"{value:.6g}"])
+
+
 def recorded() -> dict[str, dict[str, list[np.ndarray]]]:
     """metric → model → nights of launch values (logarithms), as they were recorded."""
     found: dict[str, dict[str, dict[str, dict[int, float]]]] = {}
@@ -379,7 +393,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="How often the gate is wrong, on simulated and on recorded nights.")
     parser.add_argument("--write", action="store_true", help="also write the tables into docs/gate.md")
     parser.add_argument("--sites", type=int, default=SITES, help=f"{JUDGED} nights each (default: {SITES})")
+    parser.add_argument("--record", nargs="+", type=Path, help="first keep these runs, of harness calibrate, as nights")
     arguments = parser.parse_args()
+    if arguments.record:
+        record(arguments.record)
     text, held = tables(arguments.sites)
     print(text)
     if arguments.write:

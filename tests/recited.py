@@ -16,7 +16,8 @@ from tests.builders import manifest
 
 def execute(plan: Plan, *, results: Path, run_id: str | None = None) -> Path:
     """What `harness.runner.run.execute` does with such a plan, but for the processes."""
-    stored = manifest(plan.resolved(), config_hash=plan.config_hash)
+    config = plan.config.model_dump(mode="json")
+    stored = manifest(plan.resolved(), config_hash=plan.config_hash, config=config, config_name=plan.config.name)
     with create(results, run_id or plan.config_hash, stored) as writer:
         for cell in plan.cells():
             spec, clock = plan.model(cell.model), HandCrankedClock()

@@ -56,6 +56,11 @@ def changed(run: Run, **plan: Any) -> Run:
     return replace(run, manifest={**run.manifest, "plan": {**run.plan, **plan}})
 
 
+def alike(first: Run, count: int) -> list[Run]:
+    """So many nights that are the same."""
+    return [again(first, number, 0.0) for number in range(1, count + 1)]
+
+
 # What got worse, and what did not.
 
 
@@ -224,6 +229,18 @@ def test_a_night_with_few_turns_in_common_does_not_take_them_from_the_others(bas
     assert "without night-03, with too few turns in common" in verdict.reason
 
 
+def test_a_night_that_lacks_a_conversation_does_not_hide_what_is_worse_in_it(base: Run, window: list[Run]) -> None:
+    turns = window[2].turns.copy()
+    turns.loc[turns["conversation_id"] == "poem", ["state", "tpot_s"]] = ["failed", None]
+    odd = [*window[:2], replace(window[2], turns=turns), *window[3:]]
+    slow = np.log(1.5) * (base.turns["conversation_id"] == "poem").to_numpy()
+
+    verdict = only(gate(tonight(base, slow), odd, rules(tpot_s="+5%")).verdicts)
+
+    assert (verdict.answer, verdict.nights) == ("suspicion", 6)
+    assert verdict.change == pytest.approx(1.5 ** (1 / 3), rel=0.01)
+
+
 def test_another_dtype_is_not_comparable_field_by_field(base: Run, window: list[Run]) -> None:
     launches = [{**entry, "facts": {**entry["facts"], "dtype": "bfloat16"}} for entry in base.manifest["launches"]]
     other = again(base, 20, 0.0)
@@ -374,10 +391,8 @@ def test_further_launches_may_play_the_suspicious_conversations_only(base: Run, 
 
 
 def test_a_setting_that_vanished_is_no_pass(tmp_path: Path) -> None:
-    def two(number: int) -> Run:
-        return night(tmp_path, number, models=("pico", "nano"))
-
-    nights = [two(number) for number in range(1, 5)]
+    both = night(tmp_path, 1, models=("pico", "nano"))
+    nights = alike(both, 4)
     alone = night(tmp_path, 20, models=("pico",))
 
     judged = gate(alone, nights, rules(tpot_s="+50%", checks="exact", failures=0))
@@ -391,12 +406,12 @@ def test_a_setting_that_vanished_is_no_pass(tmp_path: Path) -> None:
         "in the newest night of the window, and not in tonight's plan"
     }
     assert judged.exit_code == 4
-    back = gate(two(21), [*nights[:3], night(tmp_path, 4 + 1, models=("pico",))], rules(tpot_s="+50%"))
-    assert back.of("pass"), "and a setting that came back is held against the nights that had it"
+    back = gate(again(both, 21, 0.0), [*nights[:3], again(alone, 5, 0.0)], rules(tpot_s="+50%"))
+    assert [each.nights for each in back.of("pass")] == [4, 3], "what came back is held against the nights that had it"
 
 
 def test_a_new_setting_is_no_pass(tmp_path: Path) -> None:
-    nights = [night(tmp_path, number) for number in range(1, 5)]
+    nights = alike(night(tmp_path, 1), 4)
 
     judged = gate(night(tmp_path, 20, models=("pico", "nano")), nights, rules(tpot_s="+50%"))
 
@@ -406,7 +421,7 @@ def test_a_new_setting_is_no_pass(tmp_path: Path) -> None:
 
 
 def test_a_conversation_that_vanished_is_no_pass(tmp_path: Path) -> None:
-    nights = [night(tmp_path, number) for number in range(1, 5)]
+    nights = alike(night(tmp_path, 1), 4)
     fewer = night(tmp_path, 20, conversations={"physics": 2, "memory": 2})
 
     judged = gate(fewer, nights, rules(**{"tpot_s": "+50%", "e2e_s per conversation": "+50%"}))
@@ -531,7 +546,7 @@ def said(**passed: bool) -> Any:
 
 
 def test_a_check_that_always_passed_and_fails_is_red_and_named(tmp_path: Path) -> None:
-    nights = [night(tmp_path, number, said()) for number in range(1, 4)]
+    nights = alike(night(tmp_path, 1, said()), 3)
 
     judged = gate(night(tmp_path, 20, said(poem_1=False)), nights, rules(checks="exact"))
 
@@ -545,7 +560,7 @@ def test_a_check_that_always_passed_and_fails_is_red_and_named(tmp_path: Path) -
 
 
 def test_a_check_that_failed_in_some_night_is_unsteady_and_not_red(tmp_path: Path) -> None:
-    nights = [night(tmp_path, number, said(poem_1=number != 2)) for number in range(1, 4)]
+    nights = [*alike(night(tmp_path, 1, said()), 2), night(tmp_path, 3, said(poem_1=False))]
 
     judged = gate(night(tmp_path, 20, said(poem_1=False)), nights, rules(checks="exact"))
 
@@ -555,7 +570,7 @@ def test_a_check_that_failed_in_some_night_is_unsteady_and_not_red(tmp_path: Pat
 
 
 def test_a_check_that_is_met_at_last_is_no_regression(tmp_path: Path) -> None:
-    nights = [night(tmp_path, number, said(poem_1=False)) for number in range(1, 4)]
+    nights = alike(night(tmp_path, 1, said(poem_1=False)), 3)
 
     judged = gate(night(tmp_path, 20, said()), nights, rules(checks="exact"))
 
@@ -564,7 +579,7 @@ def test_a_check_that_is_met_at_last_is_no_regression(tmp_path: Path) -> None:
 
 
 def test_one_loss_is_not_made_good_by_one_gain(tmp_path: Path) -> None:
-    nights = [night(tmp_path, number, said(poem_1=False)) for number in range(1, 4)]
+    nights = alike(night(tmp_path, 1, said(poem_1=False)), 3)
 
     verdict = only(gate(night(tmp_path, 20, said(poem_0=False)), nights, rules(checks="exact")).verdicts)
 
@@ -578,7 +593,7 @@ def test_a_greedy_reply_that_fails_in_some_launches_is_a_suspicion(tmp_path: Pat
         ok = cell.conversation_id != "poem" or cell.launch != 1
         return usual(cell, index, checks=checks(ok))
 
-    nights = [night(tmp_path, number) for number in range(1, 4)]
+    nights = alike(night(tmp_path, 1), 3)
     doubtful = night(tmp_path, 20, shaky)
 
     alone = only(gate(doubtful, nights, rules(checks="exact")).verdicts)
@@ -595,7 +610,7 @@ def test_of_repeats_that_draw_each_has_to_pass(tmp_path: Path) -> None:
     def make(cell: Cell, index: int) -> TurnRecord:
         return usual(cell, index, checks=checks(cell.conversation_id != "poem" or cell.repeat != 2))
 
-    nights = [night(tmp_path, number, **drawn) for number in range(1, 4)]
+    nights = alike(night(tmp_path, 1, **drawn), 3)
 
     verdict = only(gate(night(tmp_path, 20, make, **drawn), nights, rules(checks="exact")).verdicts)
 
@@ -611,7 +626,7 @@ def test_what_is_drawn_in_a_batch_cannot_be_compared_exactly(tmp_path: Path) -> 
     def unlucky(cell: Cell, index: int) -> TurnRecord:
         return free(cell, index, ok=cell.conversation_id != "poem")
 
-    nights = [night(tmp_path, number, free, **drawn) for number in range(1, 4)]
+    nights = alike(night(tmp_path, 1, free, **drawn), 3)
 
     verdict = only(gate(night(tmp_path, 20, unlucky, **drawn), nights, rules(checks="exact")).verdicts)
 
@@ -623,7 +638,7 @@ def test_checks_that_mean_nothing_are_refused(tmp_path: Path) -> None:
     def forced(cell: Cell, index: int) -> TurnRecord:
         return usual(cell, index, around={"length": "fixed"})
 
-    nights = [night(tmp_path, number, forced, length="fixed") for number in range(1, 4)]
+    nights = alike(night(tmp_path, 1, forced, length="fixed"), 3)
 
     with pytest.raises(UsageError, match=r"gate.rules.checks: exact: there is no check whose answer means anything"):
         gate(night(tmp_path, 20, forced, length="fixed"), nights, rules(checks="exact"))

@@ -19,7 +19,6 @@ import harness
 from harness.errors import UsageError
 from harness.exchange.pytest_benchmark import benchmarks, stats, times
 from tests.builders import cell, every_turn, failed, plan, store, turn
-from tests.commands import ENVIRONMENT
 
 
 def night(results: Path, run_id: str, slower: float = 1.0) -> Path:
@@ -30,13 +29,6 @@ def night(results: Path, run_id: str, slower: float = 1.0) -> Path:
         lambda each, index: turn(each, index, ttft_ms=int((200 + 20 * each.launch) * slower), tpot_ms=int(20 * slower)),
     )
     return store(results, records, of, run_id=run_id)
-
-
-def pytest_benchmark(*arguments: str | Path, cwd: Path) -> str:
-    command = [sys.executable, "-m", "pytest_benchmark", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40))
@@ -69,10 +61,10 @@ def test_the_real_command_compares_two_exported_runs(tmp_path: Path, command: An
         path, file = night(tmp_path / "results", run_id, slower), tmp_path / f"{run_id}.json"
         assert command("export", path, "--to", "pytest-benchmark", "-o", file) == (0, f"{file}\n", "")
 
-    shown = pytest_benchmark(
-        "compare", "monday.json", "tuesday.json", "--group-by=fullname", "--columns=median,iqr,rounds",
-        "--csv=table.csv", cwd=tmp_path,
-    )  # fmt: skip
+    files = ["monday.json", "tuesday.json"]
+    options = ["--group-by=fullname", "--columns=median,iqr,rounds", "--csv=table.csv"]
+    compare = [sys.executable, "-m", "pytest_benchmark", "compare", *files, *options]
+    shown = subprocess.run(compare, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
     with (tmp_path / "table.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["name"] == "ttft_s[pico greedy physics 0]"]

@@ -1,8 +1,10 @@
-"""The plugin in real pytest sessions: pytest-benchmark on the harness' times, and a config as a file of tests."""
+"""The plugin in real pytest sessions: times of the harness as benchmarks, and a config as a file of tests.
+
+tests/test_ci_docs.py has the proof that pytest-benchmark tells a slower model from an equal one.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -12,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+import harness.studies.nightly  # noqa: F401 – what a session in this process loads is forgotten when it ends
 from harness.runner.run import execute
 from harness.studies.bless import bless
 from harness.studies.replay import resolve
 from tests.commands import ENVIRONMENT
+
+pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parent.parent
 PLUGIN = ("-p", "harness.pytest_plugin")
@@ -31,68 +36,50 @@ conversations:
   - {id: mechanics, turns: [{user: Hello, expect: [{contains: motion}]}, {user: And?, expect: [{contains: forces}]}]}
   - {id: energy, turns: [{user: Hello}]}
 """
-SPEED = """
+RECITAL = "lines: [all is motion now]\nprefill_s: 0.1\ntoken_s: 0.02\n"
+BY_HAND = """
 import pytest
+from tests import recited
 
-@pytest.mark.parametrize("metric", ["ttft_s", "tpot_s", "e2e_s"])
-def test_speed(replay, benchmark, metric):
-    replay("config.yaml", metric=metric)
+@pytest.fixture(autouse=True)
+def by_hand(monkeypatch):
+    monkeypatch.setattr("harness.runner.run.execute", recited.execute)
 """
-BY_HAND = "import harness.runner.run\nfrom tests import recited\nharness.runner.run.execute = recited.execute\n"
 """A conftest.py that lets the scripted model recite on a clock turned by hand."""
 
 
-def recital(slower: float = 1.0) -> str:
-    return f"lines: [all is motion now]\nprefill_s: {0.1 * slower}\ntoken_s: {0.02 * slower}\n"
+def pytest_environment() -> dict[str, str]:
+    """For a pytest of its own: with this harness, and no plugins but those that are named."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**ENVIRONMENT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": paths}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    return environment
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A directory with a config, a model and conversations."""
-    for name, text in (("config.yaml", CONFIG), ("prompts.yaml", PROMPTS), ("recital.yaml", recital())):
-        (tmp_path / name).write_text(text)
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\nfilterwarnings = error\n")
-    return tmp_path
+def project(pytester: pytest.Pytester) -> Path:
+    """A directory with a config, a model and conversations; the current one."""
+    for name, text in (("config.yaml", CONFIG), ("prompts.yaml", PROMPTS), ("recital.yaml", RECITAL)):
+        (pytester.path / name).write_text(text)
+    (pytester.path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\nfilterwarnings = error\n")
+    return pytester.path
 
 
 @pytest.fixture
-def run(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """pytest in the project, with no plugins but those that are named."""
+def run(project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """pytest in the project: its exit code and what it says."""
+    for name, value in pytest_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
-    def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**ENVIRONMENT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": paths}
-        environment.pop("PYTEST_XDIST_WORKER", None)
-        command = [sys.executable, "-m", "pytest", *arguments]
-        return subprocess.run(
-            command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
+    def start(*arguments: str) -> tuple[int, str]:
+        done = pytester.runpytest_inprocess(*arguments)
+        return int(done.ret), done.stdout.str() + done.stderr.str()
 
     return start
 
 
 # --- replay -----------------------------------------------------------------------------------------------------------
-
-
-def test_pytest_benchmark_fails_on_a_model_that_is_slower_by_a_fifth_and_passes_an_equal_one(project, run) -> None:
-    (project / "test_speed.py").write_text(SPEED)
-    (project / "conftest.py").write_text(BY_HAND + "def pytest_benchmark_generate_machine_info(): return {}\n")
-    compare = ("--benchmark-compare", "--benchmark-compare-fail=median:10%")
-
-    saved = run(*PLUGIN, *BENCHMARK, "--benchmark-autosave", "--benchmark-json=saved.json")
-    equal = run(*PLUGIN, *BENCHMARK, *compare)
-    (project / "recital.yaml").write_text(recital(slower=1.2))
-    slower = run(*PLUGIN, *BENCHMARK, *compare)
-
-    assert (saved.returncode, equal.returncode) == (0, 0), saved.stdout + equal.stdout + equal.stderr
-    data = {
-        each["param"]: each["stats"]["data"] for each in json.loads((project / "saved.json").read_text())["benchmarks"]
-    }
-    assert data == {"ttft_s": [0.1] * 6, "tpot_s": [0.02] * 6, "e2e_s": [0.16] * 6}  # 3 turns, 2 repeats, exact
-    assert slower.returncode == 1
-    assert "Performance has regressed" in slower.stderr
-    for metric in ("ttft_s", "tpot_s", "e2e_s"):
-        assert f"test_speed[{metric}] (0001" in slower.stderr
 
 
 def test_replay_without_a_benchmark_gives_the_run_back(project, run) -> None:
@@ -113,15 +100,15 @@ def test_replay_without_a_benchmark_gives_the_run_back(project, run) -> None:
         "        replay('config.yaml', metric='ttft_s')\n"
     )
 
-    done = run(*PLUGIN)
+    code, said = run(*PLUGIN)
 
-    assert done.returncode == 0, done.stdout
+    assert code == 0, said
     assert not (project / "results").exists()
 
 
 def test_a_benchmark_is_of_the_turns_that_were_asked_for_and_fails_where_one_has_no_answer(project, run) -> None:
     (project / "conftest.py").write_text(BY_HAND)
-    (project / "broken.yaml").write_text(recital() + "breakdown: {turn: 1}\n")
+    (project / "broken.yaml").write_text(RECITAL + "breakdown: {turn: 1}\n")
     (project / "test_where.py").write_text(
         "import pytest\n"
         "def test_one_turn(replay, benchmark):\n"
@@ -133,12 +120,12 @@ def test_a_benchmark_is_of_the_turns_that_were_asked_for_and_fails_where_one_has
         "    replay('config.yaml', metric='decode_tokens_per_s')\n"
     )
 
-    done = run(*PLUGIN, *BENCHMARK, "-rf")
+    code, said = run(*PLUGIN, *BENCHMARK, "-rf")
 
-    assert done.returncode == 1
-    assert "2 failed, 1 passed" in done.stdout
-    assert "2 of 6 turns were not answered" in done.stdout
-    assert "decode_tokens_per_s: is not in seconds" in done.stdout
+    assert code == 1
+    assert "2 failed, 1 passed" in said
+    assert "2 of 6 turns were not answered" in said
+    assert "decode_tokens_per_s: is not in seconds" in said
 
 
 # --- pytest --harness -------------------------------------------------------------------------------------------------
@@ -147,41 +134,40 @@ def test_a_benchmark_is_of_the_turns_that_were_asked_for_and_fails_where_one_has
 def test_a_config_is_a_file_of_tests_one_for_each_cell(project, run) -> None:
     (project / "test_other.py").write_text("def test_other(): pass\n")
 
-    done = run(*PLUGIN, "--harness", "config.yaml", "-v")
+    code, said = run(*PLUGIN, "--harness", "config.yaml", "-v")
 
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "test_other" not in done.stdout
-    assert "config.yaml::recital-default-energy-launch0-repeat0 PASSED" in done.stdout
-    assert "config.yaml::recital-default-mechanics-launch0-repeat1 FAILED" in done.stdout
-    assert "turn 1: contains: forces" in done.stdout
-    assert "turn 0" not in done.stdout
-    assert "2 failed, 2 passed" in done.stdout
+    assert code == 1, said
+    assert "test_other" not in said
+    assert "config.yaml::recital-default-energy-launch0-repeat0 PASSED" in said
+    assert "config.yaml::recital-default-mechanics-launch0-repeat1 FAILED" in said
+    assert "turn 1: contains: forces" in said
+    assert "turn 0" not in said
+    assert "2 failed, 2 passed" in said
     (path,) = (project / "results").iterdir()
-    assert f"more: harness report results/{path.name}" in done.stdout
+    assert f"more: harness report results/{path.name}" in said
 
 
-def test_a_config_with_rules_is_judged_by_its_blessed_nights(project, run, monkeypatch) -> None:
+def test_a_config_with_rules_is_judged_by_its_blessed_nights(project, run) -> None:
     rules = "launches: 2\nwarmup: 0\ngate: {rules: {checks: exact, ttft_s: +50%}}\n"
     (project / "config.yaml").write_text(CONFIG.replace("repeats: 2", rules))
-    monkeypatch.chdir(project)
     bless(execute(resolve("config.yaml"), results=Path("results")), Path("results"))
-    (project / "recital.yaml").write_text(recital().replace("motion", "still"))
+    (project / "recital.yaml").write_text(RECITAL.replace("motion", "still"))
 
-    done = run(*PLUGIN, "--harness", "config.yaml", "-rA", "--junit-xml=junit.xml")
+    _, said = run(*PLUGIN, "--harness", "config.yaml", "-rA", "--junit-xml=junit.xml")
 
-    assert "4 failed" in done.stdout, done.stdout + done.stderr  # a verdict about a setting is one about all its cells
-    assert "turn 0: contains: motion" in done.stdout
-    assert "checks of recital, default: regression" in done.stdout
-    assert re.search(r"- gate -+\nttft_s of recital, default: cannot tell", done.stdout)
+    assert "4 failed" in said, said  # a verdict about a setting is one about all its cells
+    assert "turn 0: contains: motion" in said
+    assert "checks of recital, default: regression" in said
+    assert re.search(r"Captured gate call -+\nttft_s of recital, default: cannot tell", said)
     assert '<property name="cannot tell" value="ttft_s of recital' in (project / "junit.xml").read_text()
     (night,) = (project / "results" / "history").iterdir()
     assert (project / "results" / night.stem / "verdict.json").exists()
 
 
 def test_processes_of_xdist_share_one_run(project, run) -> None:
-    done = run(*PLUGIN, *XDIST, "--harness", "config.yaml", "-n", "2")
+    _, said = run(*PLUGIN, *XDIST, "--harness", "config.yaml", "-n", "2")
 
-    assert "2 failed, 2 passed" in done.stdout, done.stdout + done.stderr
+    assert "2 failed, 2 passed" in said, said
     (path,) = (project / "results").iterdir()
     assert len((path / "turns.jsonl").read_text().splitlines()) >= 6
 
@@ -189,17 +175,17 @@ def test_processes_of_xdist_share_one_run(project, run) -> None:
 def test_a_mistake_in_a_config_is_told_without_a_traceback(project, run) -> None:
     (project / "config.yaml").write_text(CONFIG.replace("repeats", "repeat"))
 
-    done = run(*PLUGIN, "--harness", "config.yaml")
+    code, said = run(*PLUGIN, "--harness", "config.yaml")
 
-    assert done.returncode == 2
-    assert "config.yaml:4:1: repeat: unknown key" in done.stdout
-    assert "Traceback" not in done.stdout
+    assert code == 2
+    assert "config.yaml:4:1: repeat: unknown key" in said
+    assert "Traceback" not in said
 
 
 # --- in everybody's way -----------------------------------------------------------------------------------------------
 
 
-def test_nothing_heavy_is_imported_before_a_test_asks_for_it(project, run) -> None:
+def test_nothing_heavy_is_imported_before_a_test_asks_for_it(project) -> None:
     (project / "test_idle.py").write_text("def test_speed(replay): pass\n")
     (project / "heavy.py").write_text(
         "import sys\n"
@@ -209,7 +195,10 @@ def test_nothing_heavy_is_imported_before_a_test_asks_for_it(project, run) -> No
     )
     (project / "conftest.py").write_text("import sys; sys.path.insert(0, '.')\npytest_plugins = ['heavy']\n")
 
-    assert "heavy: []" in run(*PLUGIN, "--help").stdout
-    done = run(*PLUGIN)
+    for arguments in (["--help"], []):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *PLUGIN, *arguments],
+            cwd=project, env=pytest_environment(), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "heavy: []" in done.stdout
     assert "1 passed" in done.stdout
-    assert "heavy: []" in done.stdout

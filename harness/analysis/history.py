@@ -228,18 +228,23 @@ def _clock(nights: Sequence[_Night]) -> list[str]:
     same = [later.about["run_id"] for earlier, later, at in zip(nights, nights[1:], begun, strict=False)
             if later.about["created_at"] == at]  # fmt: skip
     if same:
-        notes.append(f"Begun at the very same time as the night before, and ordered by name: {', '.join(same)}.")
+        notes.append(f"Begun at the very same time as the night before, and ordered by name: {_some(same)}.")
     back = [
         night.about["run_id"]
         for night in nights
         if night.finished_at is not None and night.finished_at < night.about["created_at"]
     ]
     if back:
-        notes.append(f"The clock was set back during {', '.join(back)}: nights stand where they began, by that clock.")
+        notes.append(f"The clock was set back during {_some(back)}: nights stand where they began, by that clock.")
     ahead = [night.about["run_id"] for night in nights if night.about["created_at"] > pd.Timestamp.now("UTC") + _FUTURE]
     if ahead:
-        notes.append(f"Begun in the future, by this machine's clock, so the order may be wrong: {', '.join(ahead)}.")
+        notes.append(f"Begun in the future, by this machine's clock, so the order may be wrong: {_some(ahead)}.")
     return notes
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    """The first of these names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _chosen(nights: list[_Night], config: str | None, device: str | None, since: str | None) -> list[_Night]:

@@ -87,14 +87,15 @@ def read_night(path: Path) -> Run:
             about = _about(path, file.metadata)
             table = file.read()
         manifest = orjson.loads(about["manifest"])
+        if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
+            raise _other_format(path)
         firsts = [entry["first_turn_s"] for entry in orjson.loads(about["launches"])]
         superseded = int(about["superseded"])
         turns = pd.DataFrame({column.name: series(_column(table, column), column.kind) for column in COLUMNS})
+        launches = launches_frame(manifest, firsts)
     except _BROKEN as error:
         raise _damaged(path, error) from error
-    if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
-        raise StoreError(str(path), "holds a run of a format that this version cannot read", "use a matching version")
-    return Run(path, manifest, turns, turns.iloc[:0], launches_frame(manifest, firsts), superseded)
+    return Run(path, manifest, turns, turns.iloc[:0], launches, superseded)
 
 
 def forced_lines(run: Run) -> list[dict[str, Any]]:
@@ -148,6 +149,10 @@ def _column(table: pa.Table, column: Column) -> pa.ChunkedArray:
 
 def _json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str).decode()
+
+
+def _other_format(path: Path) -> StoreError:
+    return StoreError(str(path), "holds a run of a format that this version cannot read", "use a matching version")
 
 
 def _damaged(path: Path, error: Exception) -> StoreError:

@@ -9,10 +9,10 @@ scripted:FILE.yaml     harness.backends.scripted
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.backends.builtin import path as builtin_path
 from harness.backends.scripted import ScriptedBackend, read_recital
@@ -24,6 +24,11 @@ from harness.documents import did_you_mean
 from harness.errors import ModelError
 from harness.meters.clock import real_clock
 from harness.records import Length, Message, Persona
+
+if TYPE_CHECKING:  # they know of torch and of the Hub, which take seconds
+    from harness.backends.inspection import Inspection
+    from harness.conversations.script import Conversation
+    from harness.meters.capacity import Capacity
 
 
 def open_backend(spec: ModelSpec, *, chat_format: ChatFormat, template_now: str, threads: int | None = None) -> Backend:
@@ -76,6 +81,40 @@ def preview(
         persona=persona,
         chat_format=chat_format,
         template_now=template_now,
+    )
+
+
+def inspect(
+    spec: ModelSpec,
+    *,
+    conversations: Sequence[Conversation],
+    new_tokens: int,
+    concurrency: int,
+    chat_format: ChatFormat,
+    template_now: str,
+    places: Sequence[Capacity] | None,
+) -> Inspection | None:
+    """Everything that config, card and tokenizer tell of a model, and whether it fits: for `concurrency` conversations
+    at a time, as long as the longest of `conversations` may become with replies of `new_tokens`; on `places`, or where
+    those are None on this machine. None for a model that takes no memory (`scripted:`).
+
+    Raises ModelError as `open_backend` does. Reads no weights.
+    """
+    if spec.model.startswith("scripted:"):
+        return None
+    source = _source(spec)
+    _import_libraries()
+    from harness.backends.hf.inspect import inspect as hf_inspect
+
+    return hf_inspect(
+        spec,
+        source,
+        conversations=conversations,
+        new_tokens=new_tokens,
+        concurrency=concurrency,
+        chat_format=chat_format,
+        template_now=template_now,
+        places=places,
     )
 
 

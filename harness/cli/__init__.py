@@ -21,6 +21,7 @@ from harness.cli import (
     gate,
     importing,
     init,
+    models,
     nightly,
     plan,
     report,
@@ -50,6 +51,7 @@ app.command("score")(score.score)
 app.command("plan")(plan.plan)
 app.command("chat")(chat.chat)
 app.command("schema")(schema.schema)
+app.add_typer(models.models, name="models")
 app.command("init")(init.init)
 app.command("import")(importing.convert)
 app.command("export")(export.export)

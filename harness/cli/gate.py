@@ -33,6 +33,10 @@ def gate(
                       ] = "text",
     strict: Annotated[bool, typer.Option("--strict", help="Also what is only suspect – a driver, a version – makes "
                                          "numbers incomparable.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write verdict.json there.")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML there.")] = None,
+    github: Annotated[bool, typer.Option("--github", help="Annotations and a summary also outside GitHub Actions.")
+                      ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table.")] = False,
 ) -> None:  # fmt: skip
     """Say whether a run is worse than the nights before it. stdout is for programs; the table goes to stderr.
@@ -43,6 +47,7 @@ def gate(
 
     from harness.analysis.frames import load
     from harness.analysis.gate import gate as judge
+    from harness.exchange.publish import publish
     from harness.exchange.verdict_json import verdict_json
     from harness.report.gate import show
     from harness.report.gate_markdown import gate_markdown
@@ -64,7 +69,10 @@ def gate(
     else:
         for verdict in judged.verdicts:
             typer.echo(" ".join(printable(verdict.sentence).split()))
-    sys.exit(judged.exit_code)
+    told = publish(judged, None, json=json, junit=junit, github=github or None)
+    for line in (*told.annotations, *map(str, told.problems)):
+        typer.echo(printable(line), err=True)
+    sys.exit(judged.exit_code or (told.problems[0].exit_code if told.problems else 0))
 
 
 def _floors(named: Path | None, baselines: list[Path], rules: Gating) -> Floors:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import (
+    DEFAULT_MAX_NEW_TOKENS,
     Concurrency,
     ConfigFile,
     DoSample,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from harness.backends.seam import Preview
     from harness.config.plan import Plan
     from harness.config.schema import ModelSpec
+    from harness.errors import Mistake
 
 
 def plan(
@@ -57,9 +59,11 @@ def plan(
     concurrency: Concurrency = None,
     sets: Sets = None,
     results: Results = Path("results"),
+    force: Annotated[bool, typer.Option("--force", help="Do not refuse a model that does not fit.")] = False,
 ) -> None:
-    """Show the matrix, the first prompt, the effective settings and every warning, without loading weights."""
-    from harness.errors import DocumentError, HarnessError, Mistake
+    """Show the matrix, the first prompt, the effective settings, every warning and whether the models fit into memory,
+    without loading weights."""
+    from harness.errors import DocumentError, HarnessError
     from harness.runner.order import unbatchable
 
     sampling = sampling_assignments(
@@ -94,6 +98,7 @@ def plan(
                 mistakes.append(unbatchable(spec, together, seen.why_not_together))
             else:
                 typer.echo(f"  note: played one conversation at a time: {seen.why_not_together}")
+        mistakes += _fit(planned, spec, force=force)
     typer.echo(f"\nfree disk under {results}: {_free_gib(results):.1f} GiB")
     if mistakes:
         raise DocumentError(mistakes)
@@ -113,6 +118,34 @@ def _preview(planned: Plan, spec: ModelSpec) -> Preview:
         chat_format=planned.config.chat_format,
         template_now=planned.config.template_now,
     )
+
+
+def _fit(planned: Plan, spec: ModelSpec, *, force: bool) -> list[Mistake]:
+    """Show where the model fits; what is wrong where it fits nowhere, unless that is to be tried all the same."""
+    from harness.backends.open import inspect
+    from harness.errors import Mistake
+    from harness.report.inspection import fit_line, size
+
+    limits = [sampling.parameters.get("max_new_tokens") for sampling in planned.samplings]
+    seen = inspect(
+        spec,
+        conversations=planned.conversations,
+        new_tokens=max((limit for limit in limits if isinstance(limit, int)), default=DEFAULT_MAX_NEW_TOKENS),
+        concurrency=max(planned.config.concurrency),
+        chat_format=planned.config.chat_format,
+        template_now=planned.config.template_now,
+        places=None,
+    )
+    if seen is None:
+        return []
+    for fit in seen.fits:
+        typer.echo(f"  fit (estimated): {fit_line(fit)}")
+    if force or any(fit.answer != "does not fit" for fit in seen.fits):
+        return []
+    most = max(seen.fits, key=lambda fit: fit.usable_bytes)
+    fact = f"does not fit: it needs {size(most.needed_bytes)}, and {most.device} has {size(most.usable_bytes)}"
+    remedy = "choose a smaller dtype, quantization, context or concurrency, or --force"
+    return [Mistake(f"{spec.label}", fact, remedy)]
 
 
 def _matrix(planned: Plan) -> str:

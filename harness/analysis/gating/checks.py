@@ -129,44 +129,55 @@ def _places(run: Run, cell: Cell) -> pd.MultiIndex:
     )
 
 
+def _place(turns: pd.DataFrame, places: pd.MultiIndex) -> npt.NDArray[np.int64]:
+    """Which of the places each turn is; -1 for none of them."""
+    talks, talk = np.unique(places.get_level_values(0), return_inverse=True)
+    index = places.get_level_values(1).to_numpy(dtype=np.int64)
+    place = np.full((len(talks) + 1, int(index.max(initial=0)) + 2), -1, dtype=np.int64)
+    place[talk, index] = np.arange(len(places))
+    turn = np.minimum(turns["turn_index"].to_numpy(dtype=np.int64), place.shape[1] - 1)
+    found: npt.NDArray[np.int64] = place[pd.Index(talks).get_indexer(turns["conversation_id"]), turn]
+    return found
+
+
 class _Night:
     """What the checks of a setting said in one run, by turn of the script."""
 
     def __init__(self, side: Side, places: pd.MultiIndex, *, greedy: bool) -> None:
         turns = side.turns
         self.run = side.run
-        keys = side.run.turns[["conversation_id", "turn_index"]].iloc[turns.rows]
-        place = places.get_indexer(pd.MultiIndex.from_frame(keys.astype({"conversation_id": object})))
+        place = _place(side.run.turns.iloc[turns.rows], places)
         played = (place >= 0) & (turns["state"] != STATES.index("missing"))
         done = played & (turns["state"] == STATES.index("done"))
         repeat = np.zeros(len(turns), dtype=np.int64) if greedy else turns["repeat"].astype(np.int64)
         of_row = np.zeros(len(side.run.turns), dtype=np.int64)
         of_row[turns.rows] = repeat
-        self.first = pd.Series(turns.rows[played], index=place[played]).groupby(level=0).first()
-        self.times = pd.Series(1, index=place[played]).groupby(level=0).sum()
-        said = said_by(side, turns.rows[done], place[done])
-        self.said = said.assign(repeat=of_row[said["row"].to_numpy(dtype=np.int64)])
-        plays = pd.DataFrame({"place": place[played], "repeat": repeat[played]}).value_counts(sort=False)
-        self._plays = plays.rename("plays").reset_index()
+        self._plays = np.zeros((len(places), int(repeat.max(initial=0)) + 1))
+        np.add.at(self._plays, (place[played], repeat[played]), 1)
+        self.times = self._plays.sum(axis=1)
+        self.first = np.full(len(places), -1)
+        self.first[place[played][::-1]] = turns.rows[played][::-1]
+        self.said = said_by(side, turns.rows[done], place[done])
+        self._repeat = of_row[self.said["row"].to_numpy(dtype=np.int64)]
         self.passed = self.said.groupby(CHECK, sort=False)["passed"].sum()
         self.lowest = self._lowest()
 
     def _lowest(self) -> pd.Series[Any]:
         """Of each check the share of plays that passed, of the observation that did worst: 1 where it passed every
         time, 0 where one observation never did. A check of a turn that was never answered is not known by name here."""
-        passes = self.said.groupby([*CHECK, "repeat"], sort=False)["passed"].sum().rename("passes").reset_index()
-        made = self.said[CHECK].drop_duplicates()
-        every = made.merge(self._plays, on="place").merge(passes, on=[*CHECK, "repeat"], how="left")
-        every["share"] = every["passes"].fillna(0).astype(float) / every["plays"]
-        lowest: pd.Series[Any] = every.groupby(CHECK, sort=False)["share"].min()
-        return lowest
+        passes = np.zeros((len(self.passed), self._plays.shape[1]))
+        which = self.said.groupby(CHECK, sort=False).ngroup().to_numpy()
+        np.add.at(passes, (which, self._repeat), self.said["passed"].to_numpy(dtype=float))
+        plays = self._plays[self.passed.index.get_level_values("place").to_numpy(dtype=np.int64)]
+        shares = np.divide(passes, plays, out=np.ones_like(passes), where=plays > 0)
+        return pd.Series(shares.min(axis=1), index=self.passed.index)
 
     def shares(self, checks: pd.Index[Any]) -> pd.Series[Any]:
         """`lowest` of these checks: 0 where the turn was played and never answered, NaN where it was not played, or
         answered without such a check being made."""
         found = self.lowest.reindex(checks)
         place = checks.get_level_values("place")
-        unanswered = place.isin(self.times.index) & ~place.isin(self.said["place"].unique())
+        unanswered = (self.times[place] > 0) & ~place.isin(self.said["place"].unique())
         found[found.isna() & unanswered] = 0.0
         return found
 
@@ -174,15 +185,16 @@ class _Night:
         """Of each check user, reply and detail of the first play that went this way, or of the first play at all."""
         said = self.said.drop_duplicates([*CHECK, "passed"])
         wanted = checks[CHECK].assign(passed=passed).merge(said, on=[*CHECK, "passed"], how="left")
-        row = wanted["row"].fillna(checks["place"].map(self.first).reset_index(drop=True)).fillna(-1).astype(int)
+        any_play = pd.Series(self.first[checks["place"].to_numpy(dtype=np.int64)])
+        row = wanted["row"].fillna(any_play).astype(int)
         told = self.run.turns[["user", "reply", "error"]].iloc[row.to_numpy()].reset_index(drop=True)
         told["detail"] = wanted["detail"].where(told["error"].isna(), told["error"])
         return told.mask(row < 0)
 
     def rate(self, checks: pd.Index[Any]) -> tuple[Array, Array]:
         """(how many plays passed, of how many)"""
-        times = self.times.reindex(checks.get_level_values("place"), fill_value=0)
-        return self.passed.reindex(checks, fill_value=0).to_numpy(dtype=float), times.to_numpy(dtype=float)
+        passed = self.passed.reindex(checks, fill_value=0).to_numpy(dtype=float)
+        return passed, self.times[checks.get_level_values("place")]
 
 
 def _changes(

@@ -5,8 +5,9 @@ the ratio of two is their paired effect –, or a statistic of theirs. Every num
 whichever night it is of: those that are the same work in all of them (`pairing`: equal prompts, replies of equal
 length), or, for memory, that were answered in all of them.
 
-A night in which little was the same work does not take its turns away from all others: as many nights are kept as have
-half of the cell's turns in common, and where no night has, nothing is said.
+A night in which a conversation failed, or was answered otherwise, does not take those turns away from all others, where
+tonight may be worse in just these: it is set aside, as long as there are enough nights without it. Where no night has
+half of the cell's turns in common with tonight, nothing is said.
 
 With an anchor every number is relative to that of the anchor in the same launch of the same night: both were measured
 within minutes of each other, so that what the machine does to both cancels.
@@ -23,14 +24,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.analysis.arrays import Array, view
+from harness.analysis.decide import FEWEST_NIGHTS
 from harness.analysis.frames import Run
 from harness.analysis.gating.cells import Cell
 from harness.analysis.gating.window import Night
-from harness.analysis.pairing import Flags, LeftOut, Rows, Work
+from harness.analysis.pairing import Flags, LeftOut, Rows
 from harness.config.figures import LEAST_TURNS
 
 LEAST_COMMON = 0.5
 """Of the turns of a cell: fewer in common, and the night held against the window is another one."""
+_KEPT = 0.9
+"""A night that would leave less than this of the turns that the best few nights have in common is set aside."""
 
 ByLaunch = Mapping[int, float]
 """Launch → number."""
@@ -101,12 +105,14 @@ class Block:
         rows = np.full((len(keys), len(launches)), -1, dtype=np.int64)
         rows[which[done], np.searchsorted(launches, seen["launch"][done])] = seen.rows[done]
         answered = np.logical_and((rows >= 0).all(axis=1), bool(len(launches)))
+        of_row = np.full(len(side.run.turns) + 1, -1)
+        of_row[seen.rows] = which
         turns = side.run.turns[_TURN].iloc[seen.rows[first]]
         places = pd.MultiIndex.from_frame(turns)
         return cls(
             _Part(side.run, rows, tuple(launches.tolist()), answered, answered, LeftOut()),
-            {night.run.run_id: _part(night.run, night.work, places) for night in nights},
-            {run.run.run_id: _part(run.run, run.work, places) for run in further},
+            {night.run.run_id: _part(night, of_row, places) for night in nights},
+            {run.run.run_id: _part(run, of_row, places) for run in further},
             turns["conversation_id"].to_numpy(dtype=object),
             turns["turn_index"].to_numpy(dtype=np.int64),
         )
@@ -121,18 +127,21 @@ class Block:
         return inside
 
 
-def _part(run: Run, shared: Work, places: pd.MultiIndex) -> _Part:
+def _part(night: Night, of_row: Rows, places: pd.MultiIndex) -> _Part:
     """A night's turns, put where tonight has them: also those that tonight did not answer."""
+    shared, run = night.work, night.run
+    row, other = shared.candidate.max(axis=1, initial=-1), shared.baseline.max(axis=1, initial=-1)
+    place = np.where(row >= 0, of_row[row], -1)
+    only_then = (row < 0) & (other >= 0)
+    if only_then.any():
+        there = pd.MultiIndex.from_frame(run.turns[_TURN].iloc[other[only_then]])
+        place[only_then] = places.get_indexer(there)
+    known = place >= 0
     rows = np.full((len(places), shared.baseline.shape[1]), -1, dtype=np.int64)
     same, answered = np.zeros(len(places), dtype=bool), np.zeros(len(places), dtype=bool)
-    for side, found in ((shared.pair.baseline, shared.baseline), (shared.pair.candidate, shared.candidate)):
-        row = found.max(axis=1, initial=-1)
-        there = row >= 0
-        place = places.get_indexer(pd.MultiIndex.from_frame(side.run.turns[_TURN].iloc[row[there]]))
-        rows[place] = shared.baseline[there]
-        same[place], answered[place] = shared.same()[there], shared.answered[there]
-    here = shared.pair.baseline.turns
-    launches = np.unique(here.done["launch"]).astype(np.int64)
+    rows[place[known]] = shared.baseline[known]
+    same[place[known]], answered[place[known]] = shared.same()[known], shared.answered[known]
+    launches = np.unique(shared.pair.baseline.turns.done["launch"]).astype(np.int64)
     return _Part(run, rows, tuple(launches.tolist()), same, answered, shared.left_out())
 
 
@@ -164,7 +173,9 @@ def numbers(
     common = np.logical_and.accumulate([known[run] for run in order])
     # What confirms a suspicion may have played the suspicious conversations only.
     due = int((has_it & own).sum() if confirmed else has_it.sum())
-    kept = order[: sum(row.any() and row.sum() >= LEAST_COMMON * due for row in common)]
+    counts = common.sum(axis=1)
+    enough = max(LEAST_COMMON * due, _KEPT * counts[min(FEWEST_NIGHTS, len(counts)) - 1], 1)
+    kept = order[: int((counts >= enough).sum())]
     if not kept:
         return Nothing(_apart(int(common[0].sum()), due, nights[order[0]], memory=memory))
     chosen = common[len(kept) - 1]

@@ -106,15 +106,16 @@ def why_not_together(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
 def demand_engine(spec: ModelSpec, config: PreTrainedConfig) -> None:
     """Raise ModelError if the spec's engine is known not to run such a model. Needs no weights; imports the modelling
     code for any engine but generate."""
-    if spec.engine not in NOT_STOCK:
-        return
-    why = _why_not(spec, config)
+    why = why_not(spec, config)
     if why is not None:
         remedy = _BATCHED if spec.engine == "continuous" else _STOCK
         raise ModelError(spec.model, f"cannot be used with engine: {spec.engine}: {why}", remedy)
 
 
-def _why_not(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
+def why_not(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
+    """Why the spec's engine is known not to run such a model; None where nothing speaks against it."""
+    if spec.engine not in NOT_STOCK:
+        return None
     model_class = model_class_of(config)
     if model_class is None:
         return "its own code may want inputs that only generate makes"
@@ -122,11 +123,9 @@ def _why_not(spec: ModelSpec, config: PreTrainedConfig) -> str | None:
         return f"{model_class.__name__} keeps a cache of its own kind"
     if spec.engine == "continuous":
         return why_not_continuous(model_class, config, spec.attn_implementation)
-    if spec.engine != "compiled":
-        return None
-    if spec.attn_implementation not in (None, "sdpa", "eager"):
+    if spec.engine == "compiled" and spec.attn_implementation not in (None, "sdpa", "eager"):
         return f"{spec.attn_implementation} cannot tell the empty part of a static cache; sdpa and eager can"
-    return why_not_static(model_class, config)
+    return why_not_static(model_class, config) if spec.engine == "compiled" else None
 
 
 def demand_loaded(spec: ModelSpec, model: PreTrainedModel) -> None:

@@ -89,13 +89,17 @@ class TemplateFormat:
     ) -> None:
         self.notices: tuple[str, ...] = ()
         self._tokenizer = tokenizer
-        self._template = template
+        self.template = template
         self._now = now
         self._kwargs: dict[str, Any] = {}
         if "date_string" in template:
             self._kwargs["date_string"] = now.strftime("%d %b %Y")  # as Llama's templates write it
         self._kwargs.update(template_kwargs)
         self._folded: str | None = None
+
+    def with_arguments(self, template_kwargs: Mapping[str, Any]) -> TemplateFormat:
+        """The same template, passed other arguments."""
+        return TemplateFormat(self._tokenizer, self.template, template_kwargs, self._now)
 
     def render(self, messages: Sequence[Message], persona: Persona) -> tuple[str, tuple[str, ...]]:
         system = messages[0].content if messages[0].role == "system" else None
@@ -116,7 +120,7 @@ class TemplateFormat:
 
     def _apply(self, messages: Sequence[Message]) -> str:
         chat = [{"role": message.role, "content": message.content} for message in messages]
-        if "strftime_now" in self._template:
+        if "strftime_now" in self.template:
             self._freeze_time()
         text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **self._kwargs)
         return str(text)
@@ -124,7 +128,7 @@ class TemplateFormat:
     def _freeze_time(self) -> None:
         # transformers gives templates a clock of its own, and since 5.23 replaces callables among the arguments by
         # text. The compiled template is cached, so its own globals are where a frozen clock can be hung.
-        compiled: Any = chat_template_utils._compile_jinja_template(self._template)
+        compiled: Any = chat_template_utils._compile_jinja_template(self.template)
         compiled.globals["strftime_now"] = self._now.strftime
 
     def encode(self, text: str) -> list[int]:
@@ -137,7 +141,7 @@ class TemplateFormat:
         return ()
 
     def facts(self) -> Mapping[str, Any]:
-        return {"chat_format": self.name, "template_hash": short_hash(self._template.encode())}
+        return {"chat_format": self.name, "template_hash": short_hash(self.template.encode())}
 
 
 class TranscriptFormat:

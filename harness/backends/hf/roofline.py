@@ -34,7 +34,7 @@ _CHOSEN = ("num_experts_per_tok", "moe_top_k", "moe_topk", "top_k_experts")
 
 
 @dataclass(frozen=True, slots=True)
-class _CacheLayer:
+class CacheLayer:
     """One layer's part of the cache, for one token of the context."""
 
     bytes_per_token: int
@@ -49,7 +49,7 @@ def roofline(model: PreTrainedModel, ceilings: Ceilings | None) -> Roofline:
     Runs the model on a few ids.
     """
     read, multiplied, by_head = _weights(model)
-    layers = _cache_layers(model)
+    layers = cache_layers(model)
     windows = {layer.window for layer in layers or () if layer.window is not None}
     window = max(windows, default=None)
     inside = [layer for layer in layers or () if layer.window is not None]
@@ -71,7 +71,7 @@ def roofline(model: PreTrainedModel, ceilings: Ceilings | None) -> Roofline:
     )
 
 
-def _attention_flops(layers: list[_CacheLayer], heads: Any) -> int:
+def _attention_flops(layers: list[CacheLayer], heads: Any) -> int:
     return sum(2 * heads * (layer.key_size + layer.value_size) for layer in layers)
 
 
@@ -143,7 +143,7 @@ def _active_share(config: PreTrainedConfig) -> float:
 # --- cache ----------------------------------------------------------------------------------------------------------
 
 
-def _cache_layers(model: PreTrainedModel) -> list[_CacheLayer] | None:
+def cache_layers(model: PreTrainedModel) -> list[CacheLayer] | None:
     """The layers of the cache that grow with the context; None where the model keeps it in a way of its own."""
     if "past_key_values" not in signature(model.forward).parameters:
         return [] if model._is_stateful else None  # a state that does not grow
@@ -167,7 +167,7 @@ def _latent_sizes(config: PreTrainedConfig) -> tuple[int, int] | None:
     return sizes.qk_nope_head_dim + sizes.qk_rope_head_dim, sizes.v_head_dim
 
 
-def _cache_layer(layer: Any, latent: tuple[int, int] | None) -> _CacheLayer | None:
+def _cache_layer(layer: Any, latent: tuple[int, int] | None) -> CacheLayer | None:
     """None for a layer that holds no keys: one with a recurrent state."""
     keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
     if not isinstance(keys, torch.Tensor) or not isinstance(values, torch.Tensor) or keys.numel() == 0:
@@ -175,4 +175,4 @@ def _cache_layer(layer: Any, latent: tuple[int, int] | None) -> _CacheLayer | No
     held = keys.numel() * keys.element_size() + values.numel() * values.element_size()
     window = layer.sliding_window if layer.is_sliding else None
     key_size, value_size = latent or (keys.shape[-1], values.shape[-1])
-    return _CacheLayer(held // keys.shape[-2], key_size, value_size, window)
+    return CacheLayer(held // keys.shape[-2], key_size, value_size, window)

@@ -27,7 +27,7 @@ from harness.backends.hf.settings import own_parameters
 from harness.backends.hf.synthetic import synthetic_tokenizer
 from harness.config.schema import ModelSpec
 from harness.errors import ModelError
-from harness.hub.fetch import Held, downloads_shown, fetch_weights, hold, only_pickled
+from harness.hub.fetch import Held, downloads_shown, fetch_weights, hold, listing, only_pickled
 from harness.records import short_hash
 
 CAUSAL = "AutoModelForCausalLM"
@@ -103,6 +103,25 @@ def generation_config(source: Source) -> dict[str, Any]:
         except OSError:  # older models keep them in config.json
             config = read(source.name, config_file_name="config.json", _from_model_config=True)
     return own_parameters(config)
+
+
+def weight_files(source: Source) -> dict[str, int]:
+    """The files of weights that would be loaded and their bytes on disk, fetched or not; empty where there are none."""
+    folder = Path(source.name)
+    if source.held is not None:
+        sizes = dict(listing(source.held.model, source.held.commit) or {})
+    else:
+        sizes = {path.name: path.stat().st_size for path in folder.glob("*")} if folder.is_dir() else {}
+    for kind in (".safetensors", ".bin"):
+        found = {path: size for path, size in sizes.items() if path.endswith(kind) and _is_loaded(path)}
+        if found:
+            return found
+    return {}
+
+
+def _is_loaded(path: str) -> bool:
+    """Whether transformers would look for a file of this name, or a list of files would name it."""
+    return path.startswith(("model", "pytorch_model")) and "/" not in path
 
 
 def remote_code(source: Source) -> str | None:
