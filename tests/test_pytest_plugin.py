@@ -150,7 +150,7 @@ def test_a_config_is_a_file_of_tests_one_for_each_cell(project, run) -> None:
 def test_a_config_with_rules_is_judged_by_its_blessed_nights(project, run) -> None:
     rules = "launches: 2\nwarmup: 0\ngate: {rules: {checks: exact, ttft_s: +50%}}\n"
     (project / "config.yaml").write_text(CONFIG.replace("repeats: 2", rules))
-    bless(execute(resolve("config.yaml"), results=Path("results")), Path("results"))
+    bless([execute(resolve("config.yaml"), results=Path("results"))], Path("results"))
     (project / "recital.yaml").write_text(RECITAL.replace("motion", "still"))
 
     _, said = run(*PLUGIN, "--harness", "config.yaml", "-rA", "--junit-xml=junit.xml")
