@@ -1,6 +1,6 @@
 """A night in which the decode loop is slower by a tenth: red, and the metric is named.
 
-    python benchmarks/slow_night.py [CONFIG] [--slower 0.1] [--window 8] [--results DIR] [--set KEY=VALUE]…
+    python benchmarks/slow_night.py [CONFIG] [--slower 0.1] [--window 20] [--results DIR] [--set KEY=VALUE]…
 
 Every step of the engine `decode` is followed by a delay of that share of itself (`benchmarks/slowed/`); prefill and the
 other engines are as they were. It is held against the window of `benchmarks/ten_nights.py`, which is
@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", default="configs/nightly.yaml")
     parser.add_argument("--slower", type=float, default=0.1)
-    parser.add_argument("--window", type=int, default=8)
+    parser.add_argument("--window", type=int, default=20)
     parser.add_argument("--results", type=Path, default=Path("results/ten-nights"))
     parser.add_argument("--set", dest="sets", action="append", default=[])
     given = parser.parse_args()

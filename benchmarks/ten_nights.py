@@ -1,6 +1,6 @@
 """Nights of unchanged code: how many are red, and how much of them is decided.
 
-    python benchmarks/ten_nights.py [CONFIG] [--nights 10] [--window 8] [--results DIR] [--set KEY=VALUE]…
+    python benchmarks/ten_nights.py [CONFIG] [--nights 10] [--window 20] [--results DIR] [--set KEY=VALUE]…
 
 Plays `--window` nights and blesses them, then `--nights` more that are judged, each by the command `harness nightly` in
 a process of its own, as cron would. What is there already is not played again, so the same command goes on. Prints a
@@ -58,7 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", default="configs/nightly.yaml")
     parser.add_argument("--nights", type=int, default=10)
-    parser.add_argument("--window", type=int, default=8)
+    parser.add_argument("--window", type=int, default=20)
     parser.add_argument("--results", type=Path, default=Path("results/ten-nights"))
     parser.add_argument("--set", dest="sets", action="append", default=[])
     given = parser.parse_args()

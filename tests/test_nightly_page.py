@@ -26,7 +26,7 @@ def test_a_night_is_set_up_and_carried_out(tmp_path: Path) -> None:
     said = []
 
     for command in COMMANDS:
-        quick = command.replace("--runs 8", "--runs 3")
+        quick = command.replace("--runs 20", "--runs 3")
         done = shell(quick, tmp_path)
         assert done.returncode in ((0, 4) if "calibrate" in command else (0,)), f"{command}\n{done.stderr}"
         said.append(done.stdout)

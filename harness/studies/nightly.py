@@ -24,10 +24,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.analysis.baselines import device_of, history_file, history_folder, other_devices, window, window_folder
+from harness.analysis.decide import FEWEST_NIGHTS
 from harness.analysis.floor import FLOOR, read_floor
 from harness.analysis.forced import known
 from harness.analysis.frames import Run, load
 from harness.analysis.gate import gate
+from harness.analysis.gating.measured import Floors
 from harness.analysis.history import read_history
 from harness.analysis.nights import keep
 from harness.analysis.trend import trend
@@ -140,8 +142,7 @@ class _Night:
         self._device = device_of(environment())
         blessed = window(results, self._device, plan.config.name, gating.window)
         self._window = tuple(night for night in blessed if night.run_id != self._run_id)
-        known_noise = read_floor(window_folder(results, self._device, plan.config.name) / FLOOR)
-        self._floors = (lambda rule, cell: None) if known_noise is None else known_noise.floors(gating)
+        self._floors = self._calibrated()
         self._budget = self._dealt()
 
     def run(self, found: Callable[[Sequence[Finding]], None], *, anyway: bool) -> Night:
@@ -195,6 +196,14 @@ class _Night:
             "cut": self._cut,
             "confirmed_by": None,
         }
+
+    def _calibrated(self) -> Floors:
+        """What a calibration knows of the noise. Where its runs were blessed and make up the window, the window knows
+        it already: counted twice, they would seem to be twice as many."""
+        found = read_floor(window_folder(self._results, self._device, self._plan.config.name) / FLOOR)
+        if found is None or sum(night.run_id in found.runs for night in self._window) >= FEWEST_NIGHTS:
+            return lambda rule, cell: None
+        return found.floors(self._gating)
 
     def _dealt(self) -> Budget | None:
         """The budget of the night itself."""
