@@ -360,7 +360,8 @@ def tables(sites: int = SITES) -> tuple[str, bool]:
         "| recorded nights | nights | launches vary by | nights vary by | resolvable | red | 1.5 × resolvable seen |",
         "|---|--:|--:|--:|--:|--:|--:|",
         *(
-            f"| {each.cell} | {each.nights} | {each.launch:.1%} | {each.night:.1%} | {each.resolvable:.0%} "
+            f"| {each.cell} | {each.nights} | {each.launch:.1%} | {each.night:.1%} "
+            f"| {f'{each.resolvable:.0%}' if each.resolvable < 10 else 'above 1000%'} "
             f"| {each.red} | {each.seen} |"
             for each in (*on_recorded(), *on_recorded(anchored=True))
         ),
