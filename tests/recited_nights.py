@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import pytest
 import harness
 from harness.analysis.baselines import device_of, window_folder
 from harness.analysis.nights import keep
+from harness.backends.scripted import Recital, ScriptedBackend, read_recital
+from harness.config.schema import ModelSpec
+from harness.meters.clock import HandCrankedClock
 from harness.meters.environment import environment
 from harness.runner import run as runner
+from harness.runner import worker
 from harness.studies import nightly as module
 from harness.studies.nightly import Night, nightly
 from harness.studies.preflight import Finding
@@ -44,19 +49,27 @@ def recital(token_s: float = 0.002, line: str = "Motion is all there is my frien
 
 
 def furnish(folder: Path, patch: pytest.MonkeyPatch, *, reports: bool = False) -> Path:
-    """Configs and recitals in the current directory; workers are threads, and whole reports are not written."""
+    """Configs and recitals in the current directory. Workers are threads with a clock that moves by what is recited and
+    nothing else, and whole reports are not written."""
     texts = {"nightly.yaml": CONFIG, "prompts.yaml": PROMPTS, "one.yaml": recital(), "two.yaml": recital()}
     for name, text in texts.items():
         (folder / name).write_text(text)
     patch.chdir(folder)
     patch.delenv("GITHUB_ACTIONS", raising=False)
     patch.setattr(runner, "WorkerProcess", ThreadedWorker)
+    clock = HandCrankedClock()
+    patch.setattr(worker, "replay", partial(worker.replay, clock=clock))
+    patch.setattr(worker, "open_backend", lambda spec, **_: ScriptedBackend(_recital(spec), clock=clock))
     patch.setattr(module, "preflight", lambda seen, before: LOOK)
     patch.setattr(module, "readiness", lambda results, nvml: None)
     if not reports:
         patch.setattr(module, "write_reports", lambda run: [])
         patch.setattr(module._Night, "_write_trend", lambda night: None)
     return folder
+
+
+def _recital(spec: ModelSpec) -> Recital:
+    return read_recital(spec.model.removeprefix("scripted:"))
 
 
 def play(here: Path, *overrides: str, **values: Any) -> Night:

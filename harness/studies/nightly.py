@@ -3,7 +3,7 @@
     results/<run_id>/             an ordinary run, with verdict.json, junit.xml and nightly.md beside its reports
     results/<run_id>-confirm/     further launches of what was suspicious, where anything was
     results/history/              the night file, written before there is a verdict: publishing depends on none
-    results/trend.html            all nights of the config
+    results/trend.html            all nights that were kept
 
 Every step can be done again. A night that was ended – by a signal, a full disk, a lost machine – is gone on with by the
 same command, which finds what is there: the run under its name, or else the last night of the very same config that has
@@ -23,7 +23,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness.analysis.baselines import device_of, history_file, history_folder, other_devices, window
+from harness.analysis.baselines import device_of, history_file, history_folder, other_devices, window, window_folder
+from harness.analysis.floor import FLOOR, read_floor
 from harness.analysis.forced import known
 from harness.analysis.frames import Run, load
 from harness.analysis.gate import gate
@@ -139,6 +140,8 @@ class _Night:
         self._device = device_of(environment())
         blessed = window(results, self._device, plan.config.name, gating.window)
         self._window = tuple(night for night in blessed if night.run_id != self._run_id)
+        known_noise = read_floor(window_folder(results, self._device, plan.config.name) / FLOOR)
+        self._floors = (lambda rule, cell: None) if known_noise is None else known_noise.floors(gating)
         self._budget = self._dealt()
 
     def run(self, found: Callable[[Sequence[Finding]], None], *, anyway: bool) -> Night:
@@ -172,8 +175,7 @@ class _Night:
         )
 
     def _write_trend(self) -> None:
-        history = read_history(history_folder(self._results), config=self._plan.config.name)
-        write_trend_page(trend(history), self._results / TREND)
+        write_trend_page(trend(read_history(history_folder(self._results))), self._results / TREND)
 
     def _blessed_replies(self) -> list[Known] | None:
         """What the nights of the window said, to be asked of tonight's models how likely it is; None where no rule is
@@ -239,7 +241,7 @@ class _Night:
 
     def _judged(self, run: Run, confirm: Sequence[Run] = ()) -> Gate:
         if self._window:
-            return gate(run, self._window, self._gating, confirm=confirm)
+            return gate(run, self._window, self._gating, self._floors, confirm=confirm)
         others = other_devices(self._results, self._device, self._plan.config.name)
         return unheld(run, self._gating, self._device, others)
 
