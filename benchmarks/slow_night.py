@@ -2,8 +2,8 @@
 
     python benchmarks/slow_night.py [CONFIG] [--slower 0.1] [--window 8] [--results DIR] [--set KEY=VALUE]…
 
-Every step of the engine `decode` is followed by a delay of that share of itself (`benchmarks/slowed/`); prefill, the
-other engines and the anchor are as they were. It is held against the window of `benchmarks/ten_nights.py`, which is
+Every step of the engine `decode` is followed by a delay of that share of itself (`benchmarks/slowed/`); prefill and the
+other engines are as they were. It is held against the window of `benchmarks/ten_nights.py`, which is
 played first where it is not there. Ends with 0 if the night was red, because of `tpot_s`.
 """
 
