@@ -184,7 +184,7 @@ def _parting(row: Mapping[str, Any]) -> str:
     if row["token"] is None:
         return "Shown by text: how likely either reply is was not looked at."
     margins = [
-        f"{side} preferred its own by {number(row[name])} nats"
+        f"{side} preferred {'its own' if row[name] >= 0 else 'another'} by {number(abs(row[name]))} nats"
         for side, name in (("before", "baseline_margin"), ("tonight", "candidate_margin"))
         if row[name] is not None
     ]
