@@ -230,8 +230,12 @@ class _Handler(BaseHTTPRequestHandler):
             chosen = [one for one in chosen if bool(one["gated"]) == (asked["gated"][0].lower() == "true")]
         if task := asked.get("pipeline_tag"):
             chosen = [one for one in chosen if one.get("pipeline_tag") == task[0]]
+        if sizes := asked.get("num_parameters"):
+            chosen = [one for one in chosen if _is_within(one.get("safetensors", {}).get("total"), sizes[0])]
+        if author := asked.get("author"):
+            chosen = [one for one in chosen if one["id"].startswith(f"{author[0]}/")]
         if key := asked.get("sort"):
-            chosen.sort(key=lambda one: one.get(key[0]) or 0, reverse=True)
+            chosen.sort(key=lambda one: (key[0] in one, one.get(key[0], 0)), reverse=True)
         headers = {}
         if start + size < len(chosen):
             query = urlencode(
@@ -254,6 +258,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[:cut])
         if cut is not None and cut < len(body):
             self.close_connection = True  # in the middle of what was promised
+
+
+def _is_within(total: int | None, sizes: str) -> bool:
+    """`min:1B,max:8000M`, which the real one understands with a unit only."""
+    limits = dict(part.split(":") for part in sizes.split(","))
+    units = {"K": 10**3, "M": 10**6, "B": 10**9}
+    least, most = (
+        float(text[:-1]) * units[text[-1]] if (text := limits.get(name)) else None for name in ("min", "max")
+    )
+    return total is not None and (least is None or total >= least) and (most is None or total <= most)
 
 
 def about(name: str, model: Model, commit: str) -> dict[str, Any]:

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 import pytest
 
+from harness.backends.open import open_backend
+from harness.backends.openai.backend import ServerBackend
 from harness.backends.scripted import Recital, ScriptedBackend
 from harness.backends.seam import Backend
+from harness.config.schema import ModelSpec
 from harness.records import FinishReason
 from tests.asking import QUESTIONS, Asked, ask, converse, dialog
 from tests.crowds import request
+from tests.stub_server import Stub
 
 BACKENDS = (
     "scripted", "scripted three ids at a time", "llama", "llama transcript", "falcon", "mamba2",
     "llama decode", "falcon decode", "mamba2 decode", "llama compiled", "falcon compiled",
     "llama batched", "falcon batched", "mamba2 batched", "llama continuous",
+    "served",
 )  # fmt: skip
 RECITED = ["Motion is described by forces.", "By energies instead of forces, he said.", "I am Bob.", "It is blue."]
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest, open_model: Callable[..., Backend]) -> Backend:
+def backend(request: pytest.FixtureRequest, open_model: Callable[..., Backend]) -> Iterator[Backend]:
     name, _, variant = request.param.partition(" ")
-    if name.startswith("scripted"):
-        return ScriptedBackend(Recital(lines=RECITED, ids_per_tick=[3] if variant else [1]))
-    if variant == "transcript":
-        return open_model(name, chat_format="transcript")
-    return open_model(name, spec={"engine": variant or "generate"})
+    if name == "served":
+        with Stub(owner="vllm") as stub:
+            spec = ModelSpec(model=stub.name, tokenizer="builtin:pico")
+            yield open_backend(spec, chat_format="auto", template_now="2026-01-01T00:00:00")
+    elif name.startswith("scripted"):
+        yield ScriptedBackend(Recital(lines=RECITED, ids_per_tick=[3] if variant else [1]))
+    elif variant == "transcript":
+        yield open_model(name, chat_format="transcript")
+    else:
+        yield open_model(name, spec={"engine": variant or "generate"})
+
+
+def tells_ids(backend: Backend) -> bool:
+    """A server tells how many ids there were, not which."""
+    return not isinstance(backend, ServerBackend)
 
 
 @pytest.fixture
@@ -36,14 +51,14 @@ def talk(backend: Backend) -> list[Asked]:
     return converse(backend.open_session(), {"max_new_tokens": 6})
 
 
-def test_every_generated_id_ticks_once_and_no_prompt_id_does(talk: list[Asked]) -> None:
+def test_every_generated_id_ticks_once_and_no_prompt_id_does(talk: list[Asked], backend: Backend) -> None:
     for asked in talk:
         assert sum(count for _, count in asked.stamps.ticks) == asked.reply.completion_tokens
-        assert len(asked.reply.completion_ids) == asked.reply.completion_tokens
+        assert len(asked.reply.completion_ids) == (asked.reply.completion_tokens if tells_ids(backend) else 0)
 
 
-def test_ids_are_handed_over_as_they_tick(talk: list[Asked]) -> None:
-    for asked in talk:
+def test_ids_are_handed_over_as_they_tick(talk: list[Asked], backend: Backend) -> None:
+    for asked in talk if tells_ids(backend) else ():
         assert [len(ids) for ids in asked.arrivals] == [count for _, count in asked.stamps.ticks]
         assert tuple(one for ids in asked.arrivals for one in ids) == asked.reply.completion_ids
 
@@ -70,7 +85,8 @@ def test_a_reply_has_a_finish_reason_and_no_failure(talk: list[Asked]) -> None:
 
 def test_the_text_is_that_of_the_ids(backend: Backend) -> None:
     asked = ask(backend.open_session(), sampling={"max_new_tokens": 6}, length="fixed")
-    assert asked.reply.text == backend.decode(asked.reply.completion_ids).strip()
+    ids = asked.reply.completion_ids if tells_ids(backend) else [one for ids in asked.arrivals for one in ids]
+    assert asked.reply.text == backend.decode(ids).strip()
 
 
 def test_no_reply_is_longer_than_it_may_be(talk: list[Asked]) -> None:
@@ -103,8 +119,8 @@ def test_equal_prompts_have_equal_hashes_and_others_do_not(backend: Backend) -> 
     assert one == same != other
 
 
-def test_cached_tokens_are_prompt_tokens_of_this_conversation(talk: list[Asked]) -> None:
-    assert talk[0].reply.cached_tokens == 0
+def test_cached_tokens_are_prompt_tokens_of_this_conversation(talk: list[Asked], backend: Backend) -> None:
+    assert talk[0].reply.cached_tokens == 0 or not tells_ids(backend)  # a server's cache is everybody's
     assert all(0 <= asked.reply.cached_tokens < asked.reply.prompt_tokens for asked in talk)
 
 
@@ -117,10 +133,10 @@ def test_a_time_out_is_a_failure_without_text(backend: Backend) -> None:
     asked = ask(backend.open_session(), timeout_s=0.0)
     assert asked.reply.failure is not None
     assert asked.reply.failure.kind == "Timeout"
-    assert asked.reply.failure.phase == "decode"
+    assert asked.reply.failure.phase == ("decode" if tells_ids(backend) else "prefill")
     assert asked.reply.text is None
     assert asked.reply.completion_tokens is None
-    assert asked.reply.prompt_tokens is not None
+    assert (asked.reply.prompt_tokens is not None) == tells_ids(backend)  # a server counts when all is done
 
 
 def test_a_session_answers_after_a_failure_as_if_it_had_not_happened(backend: Backend) -> None:
@@ -184,9 +200,9 @@ def test_a_reply_can_be_said_again_after_the_very_prompt_it_was_given_to(backend
         lines.append(question)
         found = backend.open_session().force(request(lines, {"max_new_tokens": 6}), asked.reply.completion_ids)
         lines.append(asked.reply.text or "")
-        assert found.prompt_hash == asked.reply.prompt_hash
+        assert found.prompt_hash == (asked.reply.prompt_hash if tells_ids(backend) else None)
         if found.why_not is None:
             assert len(found.logprobs) == len(found.margins) == asked.reply.completion_tokens
             assert min(found.margins) > -1e-3  # greedy, so nothing else was likelier
         else:
-            assert isinstance(backend, ScriptedBackend)
+            assert isinstance(backend, (ScriptedBackend, ServerBackend))

@@ -157,7 +157,7 @@ def test_calibrating_plays_runs_that_are_kept_and_goes_on_with_them(
     ask = ["calibrate", str(config), "--results", str(tmp_path / "results")]
     assert _exit_code([*ask, "--runs", "2"]) == 2
     assert "2 runs do not tell how much runs differ" in capsys.readouterr().err
-    assert _exit_code([*ask, "--runs", "3", "-q"]) == 0
+    assert _exit_code([*ask, "--runs", "3", "-q"]) in (0, 4), "three runs may tell that auto would be too large"
     path = Path(capsys.readouterr().out.strip())
     first = {run: run.stat().st_mtime_ns for run in (tmp_path / "results").glob("scripted-calibration-*/turns.jsonl")}
     assert (len(first), path.name) == (3, "floor.json")
@@ -165,7 +165,7 @@ def test_calibrating_plays_runs_that_are_kept_and_goes_on_with_them(
     assert isinstance(found, Calibration)
     assert [each.metric for each in found.cells] == ["ttft_s", "tpot_s", "e2e_s"]
 
-    assert _exit_code([*ask, "--runs", "4"]) == 0
+    assert _exit_code([*ask, "--runs", "4"]) in (0, 4)
     assert "run 4 of 4" in capsys.readouterr().err
     assert all(run.stat().st_mtime_ns == at for run, at in first.items()), "what is there is not played again"
     assert _exit_code([*ask, "--runs", "3", "--set", "repeats=2"]) == 2

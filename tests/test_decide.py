@@ -151,6 +151,14 @@ class TestAnswers:
         assert (found.answer, found.margin) == ("pass", found.resolvable)
         assert self._decide(found.resolvable + 0.001, margin=None).answer == "suspicion"
 
+    def test_auto_allows_no_more_than_it_may(self) -> None:
+        noisy = _nights(5, night=0.3)
+        free = decide(_night(0.0), noisy, margin=None)
+        held = decide(_night(0.0), noisy, margin=None, most=0.4)
+        assert (free.answer, free.margin) == ("pass", free.resolvable)
+        assert free.resolvable > 0.4
+        assert (held.answer, held.margin) == ("cannot tell", 0.4)
+
     def test_a_larger_family_takes_a_larger_margin(self) -> None:
         one, many = (self._decide(0.0, margin=None, family=family).resolvable for family in (1, 50))
         assert many / one == pytest.approx(norm.isf(FALSE_ALARMS / 50) / norm.isf(FALSE_ALARMS), rel=0.02)

@@ -25,6 +25,7 @@ DOORS = {
     "safetensors": {"backends"},
     "huggingface_hub": {"hub", "exchange"},
     "httpx2": {"hub", "backends"},
+    "httpcore2": {"backends"},
     "pynvml": {"meters"},
     "psutil": {"meters"},
     "pandas": {"analysis", "report", "exchange"},

@@ -25,11 +25,11 @@ from harness.hub.fetch import fetch_weights, hold
 from harness.records import Message, Persona
 from harness.runner.messages import CellDone
 from harness.runner.run import execute
-from harness.runner.worker import work
 from harness.studies.replay import resolve
 from tests.asking import ask
 from tests.conftest import TEMPLATE_NOW
 from tests.fake_hub import FakeHub, fake_hub, reached
+from tests.in_this_process import InThisProcess
 
 NAME = "someone/tiny-instruct"
 NO_PROGRESS = 0
@@ -331,28 +331,10 @@ class TestCodeThatComesWithAModel:
         assert "its code comes from another repository (other/code)" in refusal(trust_remote_code=True, revision=newer)
 
 
-class _InThisProcess:
-    """A worker without a process of its own: importing torch anew for every launch takes longer than all the rest."""
-
-    def __init__(self, job: Any, log: Path, timeout_s: float | None) -> None:
-        self._job = job
-
-    def __enter__(self) -> _InThisProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def events(self) -> list[Any]:
-        said: list[Any] = []
-        work(self._job, said.append)
-        return said
-
-
 class TestARun:
     @pytest.fixture
     def play(self, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-        monkeypatch.setattr("harness.runner.run.WorkerProcess", _InThisProcess)
+        monkeypatch.setattr("harness.runner.run.WorkerProcess", InThisProcess)
         monkeypatch.setattr("gc.freeze", lambda: None)
         (tmp_path / "prompts.yaml").write_text("conversations: [{id: a, turns: [{user: Hello}]}]\n")
         values = {

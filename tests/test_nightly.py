@@ -35,10 +35,11 @@ def test_the_first_night_cannot_tell_and_says_what_to_do(tmp_path: Path, monkeyp
     assert (night.exit_code(strict=False), night.exit_code(strict=True)) == (0, 4)
     assert night.kept == history_file(here / "results", "first")
     assert len(harness.load(night.kept).turns) == 8
-    assert {"verdict.json", "junit.xml", "nightly.md", "report.md", "report.html"} <= {
+    assert {"verdict.json", "junit.xml", "nightly.md", "nightly.html", "report.md", "report.html"} <= {
         path.name for path in night.path.iterdir()
     }
-    assert (here / "results" / "trend.html").exists()
+    assert "./../trend.html" in (night.path / "nightly.html").read_text()
+    assert "./first/nightly.html" in (here / "results" / "trend.html").read_text()
     assert night.problems == ()
     manifest = read_manifest(night.path)["night"]
     assert manifest == {

@@ -56,6 +56,8 @@ FEWEST_NIGHTS = 3
 """Fewer, and no calibration, do not tell how much nights differ."""
 MOST_LAUNCHES = 200
 """More of them in a night nobody waits for."""
+_MOST_ALIKE = 0.75
+"""More of it is a trend, which no number of nights in its midst tells the noise of."""
 _LAUNCHES = 5
 """Of so many launches the lowest and the highest are left out, of twice as many two of each …"""
 _NIGHTS = 8
@@ -84,7 +86,7 @@ class Floor:
     @property
     def alike(self) -> float:
         """The autocorrelation that is reckoned with."""
-        return min(max(ALIKE, self.autocorrelation or 0.0), 0.9)
+        return min(max(ALIKE, self.autocorrelation or 0.0), _MOST_ALIKE)
 
     @property
     def shrunk(self) -> float:
@@ -119,7 +121,7 @@ class Decision:
     at_most: float | None
     """Upper limit of the worsening, one-sided, 95 %, of this cell by itself."""
     margin: float | None
-    """How much worse is too much; of `auto` what is resolvable."""
+    """How much worse is too much; of `auto` what is resolvable, if that is not more than it may allow."""
     resolvable: float | None
     """The smallest margin that so many launches, confirming ones included, can hold."""
     launches: int
@@ -182,13 +184,14 @@ def decide(
     floor: Floor | None = None,
     confirm: Numbers | None = None,
     confirm_launches: int = 0,
+    most: float = math.inf,
 ) -> Decision:
     """Judge the launches of a night by those of the nights of the window.
 
     tonight: one value per launch. window: the same of each night, the oldest first. margin: how much worse is too much,
     above 0, or None for `auto`. worse: 1 where more is worse, else −1. family: how many cells are judged in this night.
     confirm: fresh launches of a cell that was suspicious; until there are any, `confirm_launches` says how many there
-    would be.
+    would be. most: how much `auto` may allow at the most, however large the noise.
 
     Raises ValueError where there are no launches tonight, no nights, or some value is no number.
     """
@@ -211,7 +214,7 @@ def decide(
     expected = len(own) if len(fresh) else len(own) + confirm_launches
     resolvable = noise.reach(expected, FALSE_ALARMS / family)
     reach = noise.reach(len(own), FALSE_ALARMS / family)
-    judged = resolvable if margin is None else margin
+    judged = min(resolvable, most) if margin is None else margin
     blur = 1e-12 * float(np.abs(own).max())  # equal values, summed in another order
     worse_by = worse * change - blur
     at_most = worse_by + noise.reach(len(own), 1 - CONFIDENCE)

@@ -10,6 +10,7 @@ differ more than the calibration, they are believed alone (`decide`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import orjson
 from harness.analysis.decide import Floor, components, launches_needed, resolvable
 from harness.analysis.frames import Run
 from harness.analysis.gating.cells import Cell, assigned
-from harness.analysis.gating.measured import Floors, Measured
+from harness.analysis.gating.measured import MOST_BY_AUTO, Floors, Measured
 from harness.analysis.gating.window import against
 from harness.config.rules import Gating, Rule
 from harness.errors import StoreError
@@ -89,7 +90,9 @@ class Resolution:
 
     @property
     def holds(self) -> bool:
-        return self.margin is None or self.margin >= self.resolvable
+        """Whether the margin can be held, or, of `auto`, one that is not too large to be of use."""
+        auto = MOST_BY_AUTO if self.calibrated.ratio else math.inf
+        return self.resolvable <= (auto if self.margin is None else self.margin)
 
 
 def calibrate(runs: Sequence[Run], gating: Gating) -> tuple[Calibration, list[Resolution]]:
@@ -118,9 +121,9 @@ def calibrate(runs: Sequence[Run], gating: Gating) -> tuple[Calibration, list[Re
     resolutions = []
     for rule, about, margin in found:
         smallest = resolvable(about.floor, together, len(found))
-        needed = None
-        if margin is not None and margin < smallest:
-            needed = launches_needed(about.floor, margin, len(found), gating.confirm_launches)
+        needed, wanted = None, (MOST_BY_AUTO if about.ratio else math.inf) if margin is None else margin
+        if wanted < smallest:
+            needed = launches_needed(about.floor, wanted, len(found), gating.confirm_launches)
         resolutions.append(Resolution(rule, about, margin, smallest, needed))
     calibration = Calibration(
         tuple(run.run_id for run in runs), launches, gating.anchor, tuple(about for _, about, _ in found)

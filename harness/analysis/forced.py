@@ -212,7 +212,7 @@ def changes(candidate: Run, baseline: Run) -> pd.DataFrame:
             "user": users.get(turn),
             "baseline_reply": texts[0],
             "candidate_reply": texts[1],
-            "common": _common(*texts),
+            "common": in_common(*texts),
         }
         rows.append(row if follows else row | _parted(before, after, here.get(before.reply)))
     return _frame(rows, CHANGE_COLUMNS)
@@ -238,7 +238,8 @@ def _parted(before: Line, after: Line, forced: Line | None) -> dict[str, Any]:
     return told
 
 
-def _common(one: str | None, other: str | None) -> int:
+def in_common(one: str | None, other: str | None) -> int:
+    """With how many equal characters two replies begin, back to the beginning of a word; 0 where there is none."""
     if one is None or other is None:
         return 0
     same = next((at for at, (ours, theirs) in enumerate(zip(one, other, strict=False)) if ours != theirs), None)

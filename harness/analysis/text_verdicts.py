@@ -52,6 +52,9 @@ class TextVerdict:
     changed: int = 0
     """Replies that came out another way, those that follow from an earlier change left out; of them near ties:"""
     near_ties: int = 0
+    tie: float | None = None
+    """How far from a tie, in nats, a reply may part and be a near tie; None where margins tell nothing of that, as
+    under a penalty, or there is nothing to go by."""
     nights: int = 0
     """Others of the window that forced the same replies."""
     needed: str | None = None
@@ -112,7 +115,7 @@ class _Launch:
     def changed(self, *, near_tie: bool, tie: float) -> list[Mapping[str, Any]]:
         """The changed replies that are near ties, or are none; without those that follow from an earlier one."""
         rows: list[Mapping[str, Any]] = self.parted[~self.parted["follows"].astype(bool)].to_dict("records")  # type: ignore[assignment]
-        return [row for row in rows if _is_tie(row, tie) is near_tie]
+        return [row for row in rows if is_near_tie(row, tie) is near_tie]
 
 
 def _judged(
@@ -154,6 +157,7 @@ def _judged(
         math.exp(-told.candidate_logprob),
         len(changed) + len(ties),
         len(ties),
+        tie if margins else None,
         len(nights),
         "a further launch that forces the same replies" if answer == "suspicion" else None,
         _notes(told, changed, ties, tie) if answer == "pass" else (),
@@ -227,7 +231,8 @@ def _tie(told: Figures | None, floor: Floor) -> float:
     return max(floor.tie, 0.0 if told is None else 2 * min(abs(told.worst), floor.worst))
 
 
-def _is_tie(row: Mapping[str, Any], tie: float) -> bool:
+def is_near_tie(row: Mapping[str, Any], tie: float) -> bool:
+    """Whether a changed reply (`forced.changes`) parts where neither side preferred its id by more than `tie`."""
     return all(pd.notna(row[name]) and abs(float(row[name])) <= tie for name in _MARGINS)
 
 

@@ -4,6 +4,7 @@ org/name, directory    transformers (harness.backends.hf)
 builtin:NAME           the same, on a folder that ships with the package
 shape:NAME             the same, on a config that ships with the package and weights made on the spot
 scripted:FILE.yaml     harness.backends.scripted
+openai:URL#NAME        harness.backends.openai, a server
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ def open_backend(spec: ModelSpec, *, chat_format: ChatFormat, template_now: str,
     kind, _, name = spec.model.partition(":")
     if kind == "scripted" and name:
         return ScriptedBackend(read_recital(name), kv_cache=spec.kv_cache)
+    if kind == "openai":
+        from harness.backends.openai.backend import open_server
+
+        return open_server(spec, chat_format=chat_format)
     source = _source(spec)
     libraries_s = _import_libraries()
     from harness.backends.hf.load import load, use_threads
@@ -68,6 +73,10 @@ def preview(
     kind, _, name = spec.model.partition(":")
     if kind == "scripted" and name:
         return ScriptedBackend(read_recital(name)).preview(samplings, length, messages, persona)
+    if kind == "openai":
+        from harness.backends.openai.backend import preview_server
+
+        return preview_server(spec, samplings=samplings, length=length, messages=messages, chat_format=chat_format)
     source = _source(spec)
     _import_libraries()
     from harness.backends.hf.preview import preview as hf_preview

@@ -114,7 +114,8 @@ class Preview:
     """What can be said about a model without loading its weights."""
 
     prompt: str
-    prompt_tokens: int
+    prompt_tokens: int | None
+    """None where somebody else makes ids of it."""
     context_tokens: int | None
     effective: Mapping[str, EffectiveSettings]
     """By sampling name."""

@@ -35,6 +35,8 @@ def gate(
                                          "numbers incomparable.")] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write verdict.json there.")] = None,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML there.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the page of the night there: "
+                                              "verdicts, and what was said otherwise.")] = None,
     github: Annotated[bool, typer.Option("--github", help="Annotations and a summary also outside GitHub Actions.")
                       ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table.")] = False,
@@ -47,10 +49,12 @@ def gate(
 
     from harness.analysis.frames import load
     from harness.analysis.gate import gate as judge
+    from harness.errors import StoreError
     from harness.exchange.publish import publish
     from harness.exchange.verdict_json import verdict_json
     from harness.report.gate import show
     from harness.report.gate_markdown import gate_markdown
+    from harness.report.page.night import write_night_page
     from harness.report.units import printable
 
     run = _one(candidate, results)
@@ -70,9 +74,15 @@ def gate(
         for verdict in judged.verdicts:
             typer.echo(" ".join(printable(verdict.sentence).split()))
     told = publish(judged, None, json=json, junit=junit, github=github or None)
-    for line in (*told.annotations, *map(str, told.problems)):
+    problems = list(told.problems)
+    if html is not None:
+        try:
+            write_night_page(judged, html)
+        except StoreError as error:  # the verdict stays what it is
+            problems.append(error)
+    for line in (*told.annotations, *map(str, problems)):
         typer.echo(printable(line), err=True)
-    sys.exit(judged.exit_code or (told.problems[0].exit_code if told.problems else 0))
+    sys.exit(judged.exit_code or (problems[0].exit_code if problems else 0))
 
 
 def _floors(named: Path | None, baselines: list[Path], rules: Gating) -> Floors:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -56,6 +58,91 @@ def inspect(
     if seen is None:
         raise UsageError(model, "is no model: it recites lines", "name a model")
     typer.echo(json.dumps(as_values(seen), indent=2, default=str) if format == "json" else as_text(seen))
+
+
+@models.command("search")
+def search(
+    words: Annotated[str | None, typer.Argument(help="Words in the model's name: instruct.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="The Hub's pipeline tag; 'any' for all.")
+    ] = "text-generation",
+    language: Annotated[str | None, typer.Option("--language", help="As cards name it: en, de …")] = None,
+    library: Annotated[str | None, typer.Option("--library", help="transformers, gguf …")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", "--license", help="apache-2.0, mit …")] = None,
+    author: Annotated[str | None, typer.Option("--author", help="Who published it.")] = None,
+    min_parameters: Annotated[str | None, typer.Option("--min-parameters", help="500M, 7B …")] = None,
+    max_parameters: Annotated[str | None, typer.Option("--max-parameters", help="8B …")] = None,
+    min_downloads: Annotated[int | None, typer.Option("--min-downloads", min=0, help="In the last 30 days.")] = None,
+    updated_since: Annotated[str | None, typer.Option("--updated-since", help="A date: 2026-01-31.")] = None,
+    chat_template: Annotated[bool | None, typer.Option("--chat-template/--no-chat-template", help="Has one.")] = None,
+    gated: Annotated[bool | None, typer.Option("--gated/--open", help="Terms have to be accepted, or not.")] = None,
+    sort: Annotated[
+        Literal["downloads", "likes", "updated", "created", "trending", "parameters", "name"],
+        typer.Option("--sort", help="Largest or newest first; names from a."),
+    ] = "downloads",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many.")] = 20,
+    prompts: Prompts = None,
+    to_config: Annotated[Path | None, typer.Option("--to-config", help="Write them as a run config.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    format: Annotated[Literal["table", "json", "csv"], typer.Option("--format")] = "table",  # noqa: A002
+) -> None:
+    """Find models on the Hub; offline, in the local cache.
+
+    --to-config writes those that are shown as a run config, each at the commit it has now, with the prompts of -p.
+    """
+    from harness.documents import new_file, yaml_text
+    from harness.hub.search import Wanted, as_config, rows
+    from harness.hub.search import search as find
+    from harness.report.found import laid_out
+
+    wanted = Wanted(
+        words=words,
+        task=None if task == "any" else task,
+        language=language,
+        library=library,
+        licence=licence,
+        author=author,
+        least_parameters=_count(min_parameters, "--min-parameters"),
+        most_parameters=_count(max_parameters, "--max-parameters"),
+        least_downloads=min_downloads,
+        updated_since=_date(updated_since),
+        chat_template=chat_template,
+        gated=gated,
+    )
+    found = find(wanted, sort=sort, limit=limit)
+    for notice in found.notices:
+        typer.echo(f"note: {notice}", err=True)
+    typer.echo(laid_out(list(rows(found.found)), format))
+    if to_config is None:
+        return
+    if not found.found:
+        from harness.errors import UsageError
+
+        raise UsageError(str(to_config), "was not written: nothing was found", "ask for less")
+    with new_file(to_config, force=force) as file:
+        file.write(yaml_text(as_config(found.found, prompts or ["prompts/*.yaml"])).encode())
+    typer.echo(f"look at it: harness plan {to_config}", err=True)
+
+
+def _count(text: str | None, subject: str) -> int | None:
+    """7B or 500M as a number."""
+    from harness.errors import UsageError
+
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmbt]?)", text.strip().lower())
+    if found is None:
+        raise UsageError(subject, f"{text!r} is no number of parameters", "write 7B or 500M")
+    return int(float(found[1]) * {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}[found[2]])
+
+
+def _date(text: str | None) -> date | None:
+    from harness.errors import UsageError
+
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError:
+        raise UsageError("--updated-since", f"{text!r} is no date", "write 2026-01-31") from None
 
 
 def _spec(model: str, sets: list[str]) -> ModelSpec:

@@ -170,9 +170,10 @@ def _conversations(planned: Plan) -> str:
 
 
 def _model(spec: ModelSpec, seen: Preview) -> str:
+    prompt = "?" if seen.prompt_tokens is None else seen.prompt_tokens
     lines = [
         f"\n{spec.label}  ({spec.model})",
-        f"  first prompt: {seen.prompt_tokens} tokens; context: {seen.context_tokens or 'unknown'}",
+        f"  first prompt: {prompt} tokens; context: {seen.context_tokens or 'unknown'}",
         *(f"  │ {line}" for line in seen.prompt.splitlines()),
         *(f"  note: {notice}" for notice in seen.notices),
     ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.config.schema import ModelSpec
+from harness.config.server import server_of
 from harness.documents import Problem
 
 
@@ -32,7 +33,8 @@ def labelled(models: Sequence[ModelSpec]) -> tuple[tuple[ModelSpec, ...], list[P
 
 
 def _short(model: str) -> str:
-    name = re.sub(r"^(builtin|scripted|shape):", "", model).rstrip("/")
+    served = server_of(model)
+    name = re.sub(r"^(builtin|scripted|shape):", "", model if served is None else served.model).rstrip("/")
     name = name.removesuffix("/config.json").rpartition("/")[2]
     return name.removesuffix(".yaml").removesuffix(".json") or model
 

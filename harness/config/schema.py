@@ -19,14 +19,22 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from harness.config.rules import Gating
+from harness.config.server import Dialect, server_of
 from harness.config.tuning import Tuning
 from harness.documents import Shape
 from harness.records import History, KvCache, Length, OnOverflow
 
-Engine = Literal["generate", "decode", "compiled", "batched", "continuous"]
+Engine = Literal["generate", "decode", "compiled", "batched", "continuous", "server"]
 Weights = Literal["saved", "random"]
 ChatFormat = Literal["auto", "template", "transcript"]
 Lane = Literal["speed", "behaviour"]
+
+
+_LOADING = (
+    "revision", "dtype", "device_map", "attn_implementation", "quantization", "trust_remote_code", "use_safetensors",
+    "weights", "kv_cache",
+)  # fmt: skip
+"""What decides how a model is loaded."""
 
 
 def _or_say(expected: str) -> WrapValidator:
@@ -45,7 +53,12 @@ class ModelSpec(Shape):
     """What to load."""
 
     model: Annotated[
-        str, Field(min_length=1, description="Hub id, directory, builtin:NAME, shape:NAME or scripted:FILE")
+        str,
+        Field(
+            min_length=1,
+            description="Hub id, directory, builtin:NAME, shape:NAME, scripted:FILE, or a model behind a server: "
+            "openai:http://HOST:PORT/v1#NAME",
+        ),
     ]
     label: Annotated[
         str | None, Field(min_length=1, description="Name in reports; default: the last part of the model's name")
@@ -80,7 +93,7 @@ class ModelSpec(Shape):
         Field(
             description="Who turns the crank: generate = stock model.generate; decode = our own loop; compiled = that "
             "loop on a static cache under torch.compile; batched = several conversations in lock-step; "
-            "continuous = transformers' continuous batching"
+            "continuous = transformers' continuous batching; server = of openai:…, the only one there"
         ),
     ] = "generate"
     kv_cache: Annotated[
@@ -89,6 +102,26 @@ class ModelSpec(Shape):
     template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the chat template, e.g. enable_thinking: false"
     )
+    dialect: Annotated[
+        Dialect | None,
+        Field(description="Of openai:…: how that server is spoken to; default: what it is recognised as"),
+    ] = None
+    tokenizer: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Of openai:…: Hub id, directory or builtin:NAME whose tokenizer counts where the server does "
+            "not",
+        ),
+    ] = None
+    api_key_env: Annotated[
+        str | None,
+        Field(
+            pattern="^[A-Za-z_][A-Za-z0-9_]*$",
+            description="Of openai:…: the environment variable that holds the key; default: OPENAI_API_KEY where that "
+            "is set, and only to https or this machine",
+        ),
+    ] = None
     python: Annotated[
         str | None,
         Field(
@@ -104,10 +137,30 @@ class ModelSpec(Shape):
         if not isinstance(value, (str, dict, ModelSpec)):
             raise PydanticCustomError("several", "should be the name of a model or a mapping")
         value = {"model": value} if isinstance(value, str) else value
-        # A shape has no weights to be saved, so it need not be said that they are made.
+        # A shape has no weights to be saved, so it need not be said that they are made; nor which engine a server is.
         if isinstance(value, dict) and str(value.get("model", "")).startswith("shape:"):
             return {"weights": "random", **value}
+        if isinstance(value, dict) and str(value.get("model", "")).startswith("openai:"):
+            return {"engine": "server", **value}
         return value
+
+    @field_validator("model")
+    @classmethod
+    def _is_an_address(cls, model: str) -> str:
+        server_of(model)
+        return model
+
+    @model_validator(mode="after")
+    def _asks_the_right_one(self) -> ModelSpec:
+        """A server has loaded its model itself; and there is no server to speak to where the model is loaded here."""
+        served = server_of(self.model) is not None
+        for name in ("dialect", "tokenizer", "api_key_env") if not served else _LOADING:
+            if getattr(self, name) != ModelSpec.model_fields[name].default:
+                why = "is what its server has loaded, however it did" if served else "is behind no server"
+                raise ValueError(f"{self.model} {why}: leave {name} out")
+        if (self.engine == "server") != served:
+            raise ValueError("engine: server is for openai:…, and the only one there: leave engine out")
+        return self
 
     @field_validator("weights")
     @classmethod

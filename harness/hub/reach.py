@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from huggingface_hub import HfApi, constants, set_client_factory
@@ -26,6 +27,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import hf_raise_for_status, logging  # type: ignore[attr-defined]  # exported lazily
 
 from harness.errors import ModelError
 from harness.hub.cache import cached_models
@@ -36,7 +38,8 @@ PATIENCE_S = 60
 """The longest wait that is waited for when the Hub asks for one; who is told to come back later is told so."""
 LOG_IN = "run: hf auth login (or set HF_TOKEN)"
 _TRIES = 3
-_UNREACHABLE = (httpx2.TransportError, OfflineModeIsEnabled, LocalEntryNotFoundError, FileMetadataError)
+UNREACHABLE = (httpx2.TransportError, OfflineModeIsEnabled, LocalEntryNotFoundError, FileMetadataError)
+"""What is raised where nobody answers."""
 _Answer = TypeVar("_Answer")
 
 
@@ -48,9 +51,21 @@ def _before_each(request: httpx2.Request) -> None:
     request.extensions["timeout"] = {kind: limits.get(kind) or TIMEOUT_S for kind in _WAITS}
 
 
+def _after_each(response: httpx2.Response) -> None:
+    """huggingface_hub waits as long as it is asked to, be it an hour; beyond our patience that is an answer."""
+    if (_asked_wait_s(response) or 0) > PATIENCE_S:
+        response.read()
+        hf_raise_for_status(response)
+
+
+if "HF_HUB_VERBOSITY" not in os.environ:
+    hub_logging: Any = logging  # has no types
+    hub_logging.set_verbosity_error()  # every try that fails would be a line, and what is said at the end is enough
 _WAITS = ("connect", "read", "write", "pool")
 set_client_factory(
-    lambda: httpx2.Client(event_hooks={"request": [_before_each]}, follow_redirects=True, timeout=TIMEOUT_S)
+    lambda: httpx2.Client(
+        event_hooks={"request": [_before_each], "response": [_after_each]}, follow_redirects=True, timeout=TIMEOUT_S
+    )
 )
 
 
@@ -72,7 +87,7 @@ def reaching(model: str, revision: str | None = None) -> Iterator[None]:
     """Turn what the Hub, the way to it and the disk may raise into a ModelError of one line."""
     try:
         yield
-    except (HfHubHTTPError, *_UNREACHABLE, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, *UNREACHABLE, HFValidationError, OSError) as error:
         raise explanation(model, revision, error) from error
 
 
@@ -81,7 +96,7 @@ def is_unreachable(error: BaseException) -> bool:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return status >= 500 or status == 429
-    return isinstance(error, _UNREACHABLE)
+    return isinstance(error, UNREACHABLE)
 
 
 def explanation(model: str, revision: str | None, error: Exception) -> ModelError:
@@ -103,7 +118,7 @@ def explanation(model: str, revision: str | None, error: Exception) -> ModelErro
             fact, remedy = "is neither a directory nor the name of a model on the Hub", "names are ORG/MODEL"
         case OSError(errno=errno.ENOSPC):
             fact, remedy = "the disk is full", f"free some of it, or set HF_HOME ({constants.HF_HUB_CACHE})"
-        case _ if isinstance(error, _UNREACHABLE):
+        case _ if isinstance(error, UNREACHABLE):
             fact, remedy = _not_at_hand(model, error)
         case _:
             fact, remedy = f"could not be fetched: {str(error).strip().splitlines()[0][:300]}", "try again"
@@ -125,7 +140,7 @@ def _found_on_hub(model: str) -> list[str]:
             names = [one.id for one in islice(HfApi().list_models(search=words, sort="downloads", limit=50), 50)]
             if names:
                 return names
-    except (HfHubHTTPError, *_UNREACHABLE):  # a hint is not worth a second mistake
+    except (HfHubHTTPError, *UNREACHABLE):  # a hint is not worth a second mistake
         return []
     return []
 
@@ -164,5 +179,9 @@ def _not_at_hand(model: str, error: Exception) -> tuple[str, str]:
 
 
 def _retry_after_s(error: HfHubHTTPError) -> int | None:
-    said = error.response.headers.get("Retry-After", "")
-    return int(said) if error.response.status_code == 429 and said.isdigit() else None
+    return _asked_wait_s(error.response)
+
+
+def _asked_wait_s(response: httpx2.Response) -> int | None:
+    said = response.headers.get("Retry-After", "")
+    return int(said) if response.status_code == 429 and said.isdigit() else None

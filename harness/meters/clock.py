@@ -58,15 +58,22 @@ class Stopwatch:
     def generated(self) -> None:
         self._generated = self._clock()
 
-    def generated_elsewhere(self, tick_ns: Sequence[int], generated_ns: int) -> None:
-        """Take stamps that were read on the same clock by whoever generated: when each id arrived, one at a time, and
-        when the last of them was done with. They are absolute, as the clock returns them."""
+    def generated_elsewhere(
+        self, tick_ns: Sequence[int], generated_ns: int, tick_ids: Sequence[int] | None = None
+    ) -> None:
+        """Take stamps that were read on the same clock by whoever generated: when ids arrived (one at a time, or as
+        many as `tick_ids` says), and when the last of them was done with. They are absolute, as the clock returns
+        them."""
         self._tick_ns.extend(tick_ns)
-        self._tick_ids.extend([1] * len(tick_ns))
+        self._tick_ids.extend([1] * len(tick_ns) if tick_ids is None else tick_ids)
         self._generated = generated_ns
 
     def ready(self) -> None:
         self._ready = self._clock()
+
+    def now(self) -> int:
+        """The clock as it stands, for stamps that are handed in later (`generated_elsewhere`)."""
+        return self._clock()
 
     def elapsed_s(self) -> float:
         """Seconds since the start; for time-outs, not for metrics."""

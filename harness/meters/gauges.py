@@ -79,6 +79,16 @@ class Gauges:
         return Seen(memory, tuple(devices), load)
 
 
+class NoGauges(Gauges):
+    """Of a model on a machine that cannot be looked into: nothing is gauged, and least of all this process."""
+
+    def reset(self) -> None:
+        """Nothing to reset."""
+
+    def read(self) -> Seen:
+        return Seen(Memory())
+
+
 def gauges_of(devices: Sequence[torch.device]) -> Gauges:
     """The gauges for a model on these accelerators, peaks reset to what is in use now."""
     if not devices:

@@ -18,6 +18,8 @@ CAPTION = (
     "Launches and runs: standard deviations between launches of a run, and of runs beyond; drift: from run to run. "
     "Resolvable: the smallest margin that so many launches hold, one night in a hundred being red by chance."
 )
+_MOST_TOLD = 10.0
+"""A margin of ten times as much is as good as any larger one."""
 _HEADERS = ("rule", "cell", "launches", "runs", "drift", "resolvable", "")
 
 
@@ -39,10 +41,8 @@ def rows(resolutions: Sequence[Resolution]) -> list[list[str]]:
 
 def verdict(of: Resolution) -> str:
     """Whether the margin of a rule can be held, and what would make it so."""
-    if of.margin is None:
-        return "auto: this much"
     if of.holds:
-        return "can be held"
+        return "auto: this much" if of.margin is None else "can be held"
     if of.needed is not None:
         return f"cannot be held: {of.needed} launches a night would"
     return "cannot be held by any number of launches: more runs, or an anchor, may"
@@ -78,6 +78,8 @@ def _amount(of: Resolution, value: float, *, signed: bool = False) -> str:
     """A difference as a share, or in the metric's unit."""
     if of.calibrated.ratio:
         share = math.expm1(min(value, 700.0))
+        if share > _MOST_TOLD:
+            return f"above {_MOST_TOLD:.0%}"
         return f"{share:+.2%}" if signed else f"{share:.1%}"
     unit = of.rule.metric.unit if of.rule.metric is not None else ""
     return f"{value:+.3g} {unit}" if signed else f"{value:.3g} {unit}"

@@ -33,12 +33,17 @@ CAPTION = (
 
 def headline(gate: Gate) -> str:
     """The answer, of which night, against which."""
+    return f"{gate.answer}: {gate.candidate.run_id} {against_what(gate)}"
+
+
+def against_what(gate: Gate) -> str:
+    """What a night was held against, and what was answered how often."""
     told = ", ".join(f"{n} {answer}" for answer, n in counts(gate).items()) or "nothing was judged"
     nights = [run.run_id for run in gate.baseline]
     window = f"{len(nights)} nights, {nights[0]} to {nights[-1]}" if len(nights) > 1 else (*nights, "no baseline")[0]
     further = f", confirmed by {', '.join(run.run_id for run in gate.confirmed_by)}" if gate.confirmed_by else ""
     failed = f"; {gate.failed} turns were not answered, and no rule is about them" if gate.failed else ""
-    return f"{gate.answer}: {gate.candidate.run_id} against {window}{further} ({told}){failed}"
+    return f"against {window}{further} ({told}){failed}"
 
 
 def show(gate: Gate, console: Console) -> None:

@@ -19,6 +19,7 @@ from harness.runner.drive import drive
 from harness.runner.forcing import own
 from harness.runner.messages import Play, Probed
 
+NO_IDS = "the texts are equal; a server tells no ids"
 _Turn = TypeVar("_Turn")
 
 
@@ -30,8 +31,9 @@ def probe(backend: Backend, play: Play, alive: Callable[[], None]) -> Probed:
         return Probed(None, f"a turn failed: {failed.kind}: {failed.message}", 0, 0)
     tokens = 0
     for ours, theirs in zip_longest(one, other):
-        if ours is None or theirs is None or ours.prompt_hash != theirs.prompt_hash:
-            return Probed(False, f"turn {(ours or theirs).turn_index}: another prompt", len(one), tokens)
+        if (what := _unlike(ours, theirs)) is not None:
+            return Probed(False, f"turn {(ours or theirs).turn_index}: another {what}", len(one), tokens)
+        assert ours is not None and theirs is not None, "they are not unlike"  # noqa: PT018
         at = _first_difference(ours.completion_ids, theirs.completion_ids)
         if at is not None:
             said = " then ".join(_at(ids, at) for ids in (ours.completion_ids, theirs.completion_ids))
@@ -46,7 +48,15 @@ def probe(backend: Backend, play: Play, alive: Callable[[], None]) -> Probed:
             by = abs(first.logprobs[at] - second.logprobs[at])
             where = f"turn {first.turn_index}, id {at}"
             return Probed(False, f"{where}: equal ids, a log-probability differs by {by:.2g}", len(one), tokens)
-    return Probed(True, None, len(one), tokens)
+    no_ids = not tokens and any(record.completion_tokens for record in one)
+    return Probed(None if no_ids else True, NO_IDS if no_ids else None, len(one), tokens)
+
+
+def _unlike(ours: TurnRecord | None, theirs: TurnRecord | None) -> str | None:
+    """What of two turns is another thing altogether; None where their ids are to be compared."""
+    if ours is None or theirs is None or ours.prompt_hash != theirs.prompt_hash:
+        return "prompt"
+    return "reply" if not ours.completion_ids and ours.reply != theirs.reply else None
 
 
 def _played(backend: Backend, play: Play, alive: Callable[[], None]) -> Sequence[TurnRecord]:

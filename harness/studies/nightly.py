@@ -1,6 +1,6 @@
 """A night: look at the machine, play, keep, judge, play again what is suspicious, judge anew, and tell.
 
-    results/<run_id>/             an ordinary run, with verdict.json, junit.xml and nightly.md beside its reports
+    results/<run_id>/             an ordinary run, with verdict.json, junit.xml, nightly.md and .html beside its reports
     results/<run_id>-confirm/     further launches of what was suspicious, where anything was
     results/history/              the night file, written before there is a verdict: publishing depends on none
     results/trend.html            all nights that were kept
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from harness.meters.environment import environment
 from harness.meters.readiness import readiness
 from harness.report.files import write_reports
 from harness.report.gate_markdown import gate_markdown
+from harness.report.page.night import NIGHT_PAGE, write_night_page
 from harness.report.page.trend import write_trend_page
 from harness.runner.messages import Progress, Watch
 from harness.runner.run import Wanted, execute
@@ -159,9 +161,10 @@ class _Night:
         judged = self._judged(run)
         if confirm := self._confirm(judged, run):
             judged = self._confirmed(judged, run, confirm)
+        show = partial(write_night_page, judged, path / NIGHT_PAGE, trend=self._results / TREND)
         problems = [
             problem
-            for write in (lambda: write_reports(run), lambda: _write_page(judged, path), self._write_trend)
+            for write in (lambda: write_reports(run), lambda: _write_page(judged, path), show, self._write_trend)
             for problem in _written(write)
         ]
         told = publish(judged, path)  # verdict.json comes last: with it the night is over

@@ -26,6 +26,9 @@ from harness.errors import UsageError
 
 Floors = Callable[[Rule, Cell], Floor | None]
 """What a calibration knows of the noise of a cell."""
+MOST_BY_AUTO = math.log(1.5)
+"""A margin of `auto` never lets anything get worse by more than half as much again: noise as large as that is no reason
+to pass it."""
 _LARGEST = 700.0
 """The logarithm of about the largest number there is."""
 
@@ -141,6 +144,7 @@ class Measured:
             floor=self.floors(rule, cell),
             confirm=np.concatenate(confirm) if confirm else None,
             confirm_launches=self.gating.confirm_launches,
+            most=MOST_BY_AUTO if scale.ratio else math.inf,
         )
 
 

@@ -13,9 +13,9 @@ from harness.backends.fit import Fit, Footprint, judge
 from harness.backends.hf.dry_run import footprint
 from harness.backends.hf.engines import model_class_of, why_not, why_not_together
 from harness.backends.hf.formats import Format, TemplateFormat, choose_format
-from harness.backends.hf.reasoning import MARKS
 from harness.backends.hf.source import Source, generation_config, open_source, weight_files
 from harness.backends.inspection import Demand, EngineSupport, Inspection, Template
+from harness.backends.thoughts import MARKS
 from harness.config.schema import ChatFormat, Engine, ModelSpec
 from harness.conversations.script import Conversation
 from harness.hub.card import read_card

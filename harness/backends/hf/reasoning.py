@@ -11,12 +11,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-MARKS = (
-    ("<think>", "</think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
-)
-"""(start, end): Qwen, DeepSeek and most others; Magistral; gpt-oss."""
+from harness.backends.thoughts import MARKS
 
 
 @dataclass(frozen=True, slots=True)

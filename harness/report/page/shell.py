@@ -4,16 +4,23 @@ nothing run but what is in the page."""
 from __future__ import annotations
 
 import hashlib
+import os
 from base64 import b64encode
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from harness.report.units import printable
+
+ANSWER_CLASSES = {"pass": "good", "regression": "bad", "suspicion": "doubt", "cannot tell": "doubt",
+                  "some failed": "bad", "not comparable": "doubt", "not run": "doubt"}  # fmt: skip
+"""Colours of verdicts; none for a night that nobody judged."""
 
 
 def asset(name: str) -> Markup:
@@ -38,6 +45,11 @@ def _hash(text: str) -> str:
 def json(value: Any) -> Markup:
     """A value as JSON inside a script element: what could end the element is written otherwise."""
     return Markup(orjson.dumps(value).decode().replace("<", "\\u003c"))  # noqa: S704 – no < is left in it
+
+
+def link(page: str | Path, folder: Path) -> str:
+    """A page as it is linked to from a folder; ./ keeps a name with a colon from being read as a scheme."""
+    return "./" + quote(Path(os.path.relpath(page, folder)).as_posix())
 
 
 def _visible(value: Any) -> Any:

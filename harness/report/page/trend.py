@@ -4,13 +4,11 @@ nights with their verdicts. It stands for itself: the lines are drawn here, as S
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -18,7 +16,7 @@ from markupsafe import Markup
 
 from harness.analysis.trend import Line, Trend
 from harness.errors import StoreError
-from harness.report.page.shell import ENVIRONMENT, asset, policy
+from harness.report.page.shell import ANSWER_CLASSES, ENVIRONMENT, asset, link, policy
 from harness.report.trend import BY, CONFIRMED, NO_PROOF, first_nights, records, sentence, shown
 
 _WIDTH, _HEIGHT = 720, 150
@@ -26,9 +24,6 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 8, 10, 22
 """Pixels round the drawing, for labels."""
 _DATES = 6
 """Dates under a drawing, at the most."""
-_CLASSES = {"pass": "good", "regression": "bad", "suspicion": "doubt", "cannot tell": "doubt", "some failed": "bad",
-            "not comparable": "doubt"}  # fmt: skip
-"""Colours of verdicts; none for a night that nobody judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +81,7 @@ def write_trend_page(trend: Trend, path: Path) -> Path:
 def trend_page(trend: Trend, folder: Path) -> str:
     """The page, with links as they are from this folder."""
     style = Markup("\n").join([asset("page.css"), asset("trend.css")])
-    theme, script = asset("theme.js"), asset("trend.js")
+    theme, script = asset("theme.js"), asset("still.js")
     names = {id(line): f"line-{number}" for number, line in enumerate(trend.lines)}
     page: str = ENVIRONMENT.from_string(asset("trend.html.j2")).render(
         policy=policy(style, [theme, script]),
@@ -133,7 +128,7 @@ def _group(trend: Trend, device: str, config: str, names: dict[int, str], folder
                 **night,
                 "link": _link(night["page"], folder),
                 "began": night["created_at"].strftime("%Y-%m-%d %H:%M"),
-                "class": _CLASSES.get(night["answer"] or "", ""),
+                "class": ANSWER_CLASSES.get(night["answer"] or "", ""),
                 "turning": night["run_id"] in firsts,
             }
             for night in records(nights.iloc[::-1])
@@ -148,8 +143,7 @@ def _night(trend: Trend, run_id: str, folder: Path) -> dict[str, Any]:
 
 
 def _link(page: str | None, folder: Path) -> str | None:
-    """A page as it is linked to from a folder; ./ keeps a name with a colon from being read as a scheme."""
-    return None if page is None else "./" + quote(Path(os.path.relpath(page, folder)).as_posix())
+    return None if page is None else link(page, folder)
 
 
 def _drawing(line: Line, name: str, nights: pd.DataFrame, folder: Path) -> _Drawing:
@@ -172,7 +166,7 @@ def _drawing(line: Line, name: str, nights: pd.DataFrame, folder: Path) -> _Draw
             low=height(row["launch_low"]),
             high=height(row["launch_high"]),
             title=_told(line, row),
-            verdict=_CLASSES.get(row["answer"] or "", ""),
+            verdict=ANSWER_CLASSES.get(row["answer"] or "", ""),
             link=_link(pages[row["night"]]["page"], folder),
         )
         for across, row in zip(place, records(line.values), strict=True)
