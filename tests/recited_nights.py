@@ -65,6 +65,7 @@ def furnish(folder: Path, patch: pytest.MonkeyPatch, *, reports: bool = False) -
     if not reports:
         patch.setattr(module, "write_reports", lambda run: [])
         patch.setattr(module._Night, "_write_trend", lambda night: None)
+        patch.setattr(module, "write_night_page", lambda *_, **__: None)
     return folder
 
 
@@ -76,7 +77,7 @@ def play(here: Path, *overrides: str, **values: Any) -> Night:
     return nightly(resolve("nightly.yaml", overrides), results=here / "results", **values)
 
 
-def bless_some(night: Night, results: Path, days: int = 4, **manifest: Any) -> None:
+def bless_some(night: Night, results: Path, days: int = 3, **manifest: Any) -> None:
     """A window of so many nights, all of which measured what this one did; `manifest` are other values of theirs."""
     run = harness.load(night.path)
     where = window_folder(results, device_of(environment()), "nightly")
