@@ -355,6 +355,18 @@ def test_draws_are_paired_only_where_seeds_were_seen_to_be_kept() -> None:
             assert ask(session).reply.paired
 
 
+def test_a_run_keeps_so_many_conversations_in_flight(tmp_path: Path) -> None:
+    talks = [{"id": name, "turns": [{"user": f"Who is {name}?"}]} for name in ("one", "two")]
+    (tmp_path / "two.yaml").write_text(json.dumps({"conversations": talks}))
+    with Stub(owner="vllm") as stub:
+        config = config_of(stub, sampling={"max_new_tokens": 3}, concurrency=[2])
+        path = run(
+            parse_config({**config, "conversations": [str(tmp_path / "two.yaml")]}), results=tmp_path, run_id="x"
+        )
+    lines = [json.loads(line) for line in (path / "turns.jsonl").read_text().splitlines()]
+    assert [(line["failure"], line["batch_size"], line["cached_tokens"]) for line in lines] == [(None, 2, 4)] * 2
+
+
 def test_a_server_that_counts_nothing_needs_a_tokenizer() -> None:
     with Stub(lies=frozenset({"usage"})) as stub:
         with pytest.raises(ModelError, match="name one: tokenizer"):
@@ -430,6 +442,16 @@ def test_the_key_comes_from_the_environment_and_goes_where_it_is_meant_to(monkey
         assert key_of(ModelSpec(model=model, api_key_env="MY_KEY"), server) == "other"
         with pytest.raises(ModelError, match="NONE is not set"):
             key_of(ModelSpec(model=model, api_key_env="NONE"), server)
+
+
+def test_a_key_that_cannot_be_one_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = server_of("openai:http://localhost:1/v1#m")
+    assert server is not None
+    for wrong in (f"{SECRET}\nx", f"{SECRET} x", f"{SECRET}é"):
+        monkeypatch.setenv("OPENAI_API_KEY", wrong)
+        with pytest.raises(ModelError, match="OPENAI_API_KEY holds what is no key") as found:
+            key_of(ModelSpec(model="openai:http://localhost:1/v1#m"), server)
+        assert SECRET not in str(found.value)
 
 
 def test_a_key_is_sent_and_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:

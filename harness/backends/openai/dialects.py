@@ -104,7 +104,6 @@ DIALECTS: Mapping[Dialect, Spoken] = {
         all_of_top_k=0,
         stream_options=None,
         ignored=("stream_options: it never counts in a stream",),
-        tested="where it is installed",
     ),
     "ollama": Spoken(
         "Ollama",
