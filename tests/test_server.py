@@ -16,12 +16,14 @@ from harness.backends.openai.recognise import Recognised
 from harness.backends.openai.tokens import Counter
 from harness.backends.openai.wire import Wire
 from harness.config.load import parse_config
+from harness.config.plan import plan
 from harness.config.schema import ModelSpec
 from harness.config.server import Dialect, server_of
 from harness.errors import DocumentError, ModelError, UsageError
 from harness.meters.clock import HandCrankedClock
 from harness.metrics import METRICS, itl_s
 from harness.records import Cell, Circumstances, Memory, Persona, TurnRecord
+from harness.runner.run import execute
 from harness.studies.replay import run
 from tests.asking import QUESTIONS, Asked, ask, converse, dialog
 from tests.crowds import request
@@ -360,9 +362,7 @@ def test_a_run_keeps_so_many_conversations_in_flight(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(json.dumps({"conversations": talks}))
     with Stub(owner="vllm") as stub:
         config = config_of(stub, sampling={"max_new_tokens": 3}, concurrency=[2])
-        path = run(
-            parse_config({**config, "conversations": [str(tmp_path / "two.yaml")]}), results=tmp_path, run_id="x"
-        )
+        path = execute(plan(parse_config({**config, "conversations": [str(tmp_path / "two.yaml")]})), results=tmp_path)
     lines = [json.loads(line) for line in (path / "turns.jsonl").read_text().splitlines()]
     assert [(line["failure"], line["batch_size"], line["cached_tokens"]) for line in lines] == [(None, 2, 4)] * 2
 
@@ -488,7 +488,7 @@ def test_a_run_goes_on_past_a_turn_that_failed(tmp_path: Path) -> None:
             )  # after five replies that verify, in the second turn
 
         stub.before_reply = breaks
-        path = run(parse_config(config_of(stub, sampling=sampling, repeats=2)), results=tmp_path, run_id="x")
+        path = execute(plan(parse_config(config_of(stub, sampling=sampling, repeats=2))), results=tmp_path)
     lines = [json.loads(line) for line in (path / "turns.jsonl").read_text().splitlines()]
     failed = [line["failure"]["kind"] for line in lines if line["failure"]]
     assert failed == ["ServerError"]
@@ -525,6 +525,4 @@ def test_a_served_model_is_called_by_its_own_name() -> None:
     config = parse_config(
         {"models": ["openai:http://h:1/v1#org/tiny"], "conversations": ["prompts/physics-professor.yaml"]}
     )
-    from harness.config.plan import plan
-
     assert plan(config).models[0].label == "tiny"
