@@ -16,12 +16,14 @@ from harness.backends.openai.recognise import Recognised
 from harness.backends.openai.tokens import Counter
 from harness.backends.openai.wire import Wire
 from harness.config.load import parse_config
+from harness.config.plan import plan
 from harness.config.schema import ModelSpec
 from harness.config.server import Dialect, server_of
 from harness.errors import DocumentError, ModelError, UsageError
 from harness.meters.clock import HandCrankedClock
 from harness.metrics import METRICS, itl_s
 from harness.records import Cell, Circumstances, Memory, Persona, TurnRecord
+from harness.runner.run import execute
 from harness.studies.replay import run
 from tests.asking import QUESTIONS, Asked, ask, converse, dialog
 from tests.crowds import request
@@ -355,6 +357,16 @@ def test_draws_are_paired_only_where_seeds_were_seen_to_be_kept() -> None:
             assert ask(session).reply.paired
 
 
+def test_a_run_keeps_so_many_conversations_in_flight(tmp_path: Path) -> None:
+    talks = [{"id": name, "turns": [{"user": f"Who is {name}?"}]} for name in ("one", "two")]
+    (tmp_path / "two.yaml").write_text(json.dumps({"conversations": talks}))
+    with Stub(owner="vllm") as stub:
+        config = config_of(stub, sampling={"max_new_tokens": 3}, concurrency=[2])
+        path = execute(plan(parse_config({**config, "conversations": [str(tmp_path / "two.yaml")]})), results=tmp_path)
+    lines = [json.loads(line) for line in (path / "turns.jsonl").read_text().splitlines()]
+    assert [(line["failure"], line["batch_size"], line["cached_tokens"]) for line in lines] == [(None, 2, 4)] * 2
+
+
 def test_a_server_that_counts_nothing_needs_a_tokenizer() -> None:
     with Stub(lies=frozenset({"usage"})) as stub:
         with pytest.raises(ModelError, match="name one: tokenizer"):
@@ -432,6 +444,16 @@ def test_the_key_comes_from_the_environment_and_goes_where_it_is_meant_to(monkey
             key_of(ModelSpec(model=model, api_key_env="NONE"), server)
 
 
+def test_a_key_that_cannot_be_one_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = server_of("openai:http://localhost:1/v1#m")
+    assert server is not None
+    for wrong in (f"{SECRET}\nx", f"{SECRET} x", f"{SECRET}é"):
+        monkeypatch.setenv("OPENAI_API_KEY", wrong)
+        with pytest.raises(ModelError, match="OPENAI_API_KEY holds what is no key") as found:
+            key_of(ModelSpec(model="openai:http://localhost:1/v1#m"), server)
+        assert SECRET not in str(found.value)
+
+
 def test_a_key_is_sent_and_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     """Not even by a server that repeats it, in a reply and in an error."""
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
@@ -466,7 +488,7 @@ def test_a_run_goes_on_past_a_turn_that_failed(tmp_path: Path) -> None:
             )  # after five replies that verify, in the second turn
 
         stub.before_reply = breaks
-        path = run(parse_config(config_of(stub, sampling=sampling, repeats=2)), results=tmp_path, run_id="x")
+        path = execute(plan(parse_config(config_of(stub, sampling=sampling, repeats=2))), results=tmp_path)
     lines = [json.loads(line) for line in (path / "turns.jsonl").read_text().splitlines()]
     failed = [line["failure"]["kind"] for line in lines if line["failure"]]
     assert failed == ["ServerError"]
@@ -503,6 +525,4 @@ def test_a_served_model_is_called_by_its_own_name() -> None:
     config = parse_config(
         {"models": ["openai:http://h:1/v1#org/tiny"], "conversations": ["prompts/physics-professor.yaml"]}
     )
-    from harness.config.plan import plan
-
     assert plan(config).models[0].label == "tiny"

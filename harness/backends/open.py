@@ -105,11 +105,11 @@ def inspect(
 ) -> Inspection | None:
     """Everything that config, card and tokenizer tell of a model, and whether it fits: for `concurrency` conversations
     at a time, as long as the longest of `conversations` may become with replies of `new_tokens`; on `places`, or where
-    those are None on this machine. None for a model that takes no memory (`scripted:`).
+    those are None on this machine. None for a model that takes no memory here (`scripted:`, `openai:`).
 
     Raises ModelError as `open_backend` does. Reads no weights.
     """
-    if spec.model.startswith("scripted:"):
+    if spec.model.startswith(("scripted:", "openai:")):
         return None
     source = _source(spec)
     _import_libraries()

@@ -56,7 +56,8 @@ def inspect(
         places=[_imagined(one) for one in memory] if memory else None,
     )
     if seen is None:
-        raise UsageError(model, "is no model: it recites lines", "name a model")
+        fact = "has no weights here that could be looked at"
+        raise UsageError(model, fact, "name a Hub id or a directory; what a server takes is told by harness plan")
     typer.echo(json.dumps(as_values(seen), indent=2, default=str) if format == "json" else as_text(seen))
 
 

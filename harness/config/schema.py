@@ -24,7 +24,8 @@ from harness.config.tuning import Tuning
 from harness.documents import Shape
 from harness.records import History, KvCache, Length, OnOverflow
 
-Engine = Literal["generate", "decode", "compiled", "batched", "continuous", "server"]
+Engine = Literal["generate", "decode", "compiled", "batched", "continuous"]
+AnyEngine = Literal[Engine, "server"]
 Weights = Literal["saved", "random"]
 ChatFormat = Literal["auto", "template", "transcript"]
 Lane = Literal["speed", "behaviour"]
@@ -89,7 +90,7 @@ class ModelSpec(Shape):
         ),
     ] = "saved"
     engine: Annotated[
-        Engine,
+        AnyEngine,
         Field(
             description="Who turns the crank: generate = stock model.generate; decode = our own loop; compiled = that "
             "loop on a static cache under torch.compile; batched = several conversations in lock-step; "

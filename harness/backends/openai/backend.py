@@ -37,14 +37,15 @@ def key_of(spec: ModelSpec, server: Server) -> str | None:
 
     The one that nobody named goes over https or to this machine alone: it may be meant for somebody else.
     """
-    if spec.api_key_env is not None:
-        key = os.environ.get(spec.api_key_env)
-        if not key:
-            raise ModelError(
-                spec.model, f"{spec.api_key_env} is not set", "set it in the environment, or drop api_key_env"
-            )
-        return key
-    return os.environ.get(KEY) or None if server.base.startswith("https:") or _is_here(server.host) else None
+    name = spec.api_key_env or KEY
+    key = os.environ.get(name, "").strip()
+    if spec.api_key_env is not None and not key:
+        raise ModelError(spec.model, f"{name} is not set", "set it in the environment, or drop api_key_env")
+    if not (spec.api_key_env or server.base.startswith("https:") or _is_here(server.host)):
+        return None
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ModelError(spec.model, f"{name} holds what is no key", "a key is one word of plain characters")
+    return key or None
 
 
 def _is_here(host: str) -> bool:

@@ -19,6 +19,9 @@ _ENDS = ("stop", "length", "eos", "eos_token", "stop_sequence")
 class Reading:
     """One answer. It does no I/O."""
 
+    counts_along: bool = False
+    """Whether the server counts with every chunk; the counts of others come last, and nothing need be waited for then,
+    least of all a [DONE] that some never send."""
     arrivals: list[Arrival] = field(default_factory=list)
     usage: Usage | None = None
     finish: str | None = None
@@ -68,6 +71,8 @@ class Reading:
                 self.finish, self.end_ns = chunk.finish, read.ns
             self._arrived(read, chunk)
             texts += [text for text in (chunk.reasoning, chunk.content) if text]
+            if self.finish is not None and chunk.usage is not None and not self.counts_along:
+                return texts, True
         return texts, False
 
     def _arrived(self, read: Read, chunk: Chunk) -> None:

@@ -55,7 +55,7 @@ class ServerTurn:
         self._on_text = on_text
         self._settled = backend.settled(request.sampling, request.length)
         self._phase = "prefill"
-        self._reading = Reading()
+        self._reading = Reading(backend.spoken.counts_along)
         self._connect_s = 0.0
 
     def answer(self) -> Reply:

@@ -93,7 +93,8 @@ class Wire:
             return None
         finally:
             self._watch.deadline_s = None
-        return Told(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, _json(answer.content))
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Told(answer.status_code, headers, _json(self.hidden(answer.text).encode()))
 
     @contextmanager
     def ask(self, body: bytes, clock: Clock, timeout_s: float | None) -> Iterator[Answer]:
