@@ -183,3 +183,15 @@ def test_the_command_prints_the_file_and_says_what_is_wrong_in_one_line(tmp_path
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).exists()
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+
+
+def test_an_open_suspicion_and_launches_that_were_to_confirm_one_are_taken_by_force_only(tmp_path: Path) -> None:
+    suspicious = night(tmp_path, "suspicious")
+    (suspicious / VERDICT).write_bytes(orjson.dumps({"answer": "cannot tell", "counts": {"suspicion": 1}}))
+    further = night(tmp_path, "further", confirms="suspicious")
+
+    with pytest.raises(UsageError, match="not confirmed or refuted"):
+        bless(suspicious, tmp_path)
+    with pytest.raises(UsageError, match="was played because something in suspicious was suspicious"):
+        bless(further, tmp_path)
+    assert bless(suspicious, tmp_path, force=True, reason="known").exists()

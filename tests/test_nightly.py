@@ -168,3 +168,40 @@ def test_a_baseline_that_cannot_be_read_is_said_before_anything_is_played(here: 
     with pytest.raises(StoreError, match=r"torn\.parquet: cannot be read"):
         play(here)
     assert not list((here / "results").glob("*/manifest.json"))
+
+
+def test_launches_that_confirm_are_asked_about_the_blessed_replies_too(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = "gate.rules={tpot_s.p50: +60%, text: divergence}"
+    bless_some(play(here, rules, run_id="first"), here / "results")
+    (here / "two.yaml").write_text(recital(token_s=0.008))
+    asked = []
+    original = module.execute
+    monkeypatch.setattr(module, "execute", lambda plan, **how: asked.append(how["force"]) or original(plan, **how))
+
+    play(here, rules, run_id="second")
+
+    assert len(asked) == 2
+    assert asked[0] is not None
+    assert asked[0] == asked[1]
+
+
+def test_further_launches_that_were_all_broken_off_leave_the_suspicion_as_it_was(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bless_some(play(here, run_id="first"), here / "results")
+    (here / "two.yaml").write_text(recital(token_s=0.008))
+    original = module._Night._execute
+
+    def cut(self: Any, plan: Any, run_id: str, budget: Any, notes: Any, wanted: Any = None, force: Any = None) -> Path:
+        nothing = run_id.endswith("-confirm")
+        return original(self, plan, run_id, budget, notes, (lambda cell: not nothing), force)
+
+    monkeypatch.setattr(module._Night, "_execute", cut)
+
+    night = play(here, run_id="second")
+
+    assert answers(night)["two", "tpot_s.p50"] == "suspicion"
+    assert any("played nothing of second again" in note for note in night.gate.notes)
+    assert (night.path / "verdict.json").exists()

@@ -283,3 +283,30 @@ def test_of_two_lines_about_one_reply_the_last_counts_and_a_wrong_one_is_told(tm
     (torn.path / FORCED).write_bytes(b'{"cell": {}}\n')
     with pytest.raises(StoreError, match="cannot be read"):
         lines(torn)
+
+
+def test_a_further_launch_that_was_not_asked_how_likely_they_are_refutes_nothing(tmp_path: Path) -> None:
+    before, after = night(tmp_path, "before"), night(tmp_path, "after", by=(-0.01,))
+    unasked = night(tmp_path, "unasked", forces=False)
+
+    assert judged(after, before, confirm=[unasked]).answer == "suspicion"
+    assert judged(after, before, confirm=[unasked, night(tmp_path, "again", by=(-0.01,))]).answer == "regression"
+
+
+def test_a_log_probability_that_is_no_number_is_never_a_pass(tmp_path: Path) -> None:
+    before = night(tmp_path, "before")
+    broken = {("b", 0): {"logprobs": (-0.5, float("nan"), -0.25, -0.125)}}
+    refused = {("b", 0): {"logprobs": (), "margins": (), "best": (), "why_not": "scores that are no numbers"}}
+
+    assert judged(night(tmp_path, "nan", own=broken), before).reason.endswith("a log-probability is no number")
+    assert judged(night(tmp_path, "nan-2", own=broken), before).answer == "cannot tell"
+    assert judged(night(tmp_path, "refused", own=refused), before).answer == "cannot tell"
+
+
+def test_a_night_that_forced_only_some_replies_does_not_stand_for_all(tmp_path: Path) -> None:
+    whole = night(tmp_path, "whole")
+    part = night(tmp_path, "part", own={("c", 0): {"logprobs": (), "margins": (), "best": (), "why_not": "it died"}})
+    after = night(tmp_path, "after", own={("c", 0): {"logprobs": tuple(one - 3 for one in LOGPROBS)}})
+
+    assert judged(after, whole, part).baseline_run == "whole"
+    assert judged(after, whole, part).answer in ("suspicion", "regression")

@@ -48,10 +48,12 @@ SHIFT_COLUMNS = {
     "candidate_logprob": "Float64",
     "same_prompt": "boolean",
     "why_not": "string",
+    "refused": "boolean",
 }
 """Of the `tokens` of a reply: `mean` candidate − baseline of the log-probability, `drift` the mean of its absolute
 value, `worst` the one that moved farthest with its place `worst_token` (from 0); `_logprob` the means on either side.
-Where these are absent `why_not` says why. `same_prompt` is absent where the candidate tells no prompt."""
+Where these are absent `why_not` says why; `refused`: the candidate was asked, and could not tell. `same_prompt` is
+absent where the candidate tells no prompt."""
 
 CHANGE_COLUMNS = {
     "model": "string",
@@ -161,11 +163,15 @@ def shifts(candidate: Run, baseline: Run) -> pd.DataFrame:
     rows = []
     for turn, line in sorted(own(baseline).items()):
         found = here.get(line.reply)
-        row = _turn_columns(turn) | {"tokens": len(line.ids), "same_prompt": True}
+        row = _turn_columns(turn) | {"tokens": len(line.ids), "same_prompt": True, "refused": False}
         if line.why_not is None and found is not None and found.why_not is None:
-            rows.append(row | _moved(line.logprobs, found.logprobs))
+            if np.isfinite(found.logprobs).all() or not np.isfinite(line.logprobs).all():
+                rows.append(row | _moved(line.logprobs, found.logprobs))
+            else:
+                rows.append(row | {"why_not": "a log-probability is no number", "refused": True})
             continue
         other = found or named.get((turn, baseline.run_id))
+        row["refused"] = line.why_not is None and other is not None and other.why_not is not None
         if line.why_not is not None:
             why_not, same = f"not forced in {baseline.run_id}: {line.why_not}", None
         elif other is None:

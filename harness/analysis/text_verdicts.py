@@ -13,6 +13,7 @@ decodes – the engine, its cache, the sampling –, which the forced pass does 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -65,28 +66,41 @@ class TextVerdict:
 def text_verdicts(candidate: Run, window: Sequence[Run], confirm: Sequence[Run] = ()) -> list[TextVerdict]:
     """One verdict per greedy setting whose replies were forced, tonight or in the window, by setting.
 
-    `window` are the baselines, oldest first; the newest that forced its own replies of a setting is what tonight is
-    held against, the others show the machine's noise. `confirm` are further launches of tonight that forced the same
-    replies. Raises StoreError where what was forced cannot be read.
+    `window` are the baselines, oldest first; the newest that forced its own replies of a setting, as many as any of
+    them, is what tonight is held against, the others show the machine's noise. `confirm` are further launches of
+    tonight that forced the same replies; one that did not tells nothing. Raises StoreError where what was forced cannot
+    be read.
     """
-    references = {setting: run for run in window for setting in _settings(run)}  # the newest stays
+    references = _references(window)
     verdicts = [
         TextVerdict(*setting, "cannot tell", "no baseline had its replies forced", needed="a baseline that had")
-        for setting in _settings(candidate) - set(references)
+        for setting in _settings(candidate).keys() - references.keys()
     ]
     for reference in window:
         settings = [setting for setting, run in references.items() if run is reference]
         if not settings:
             continue
         tonight = _Launch.of_run(candidate, reference)
-        again = [_Launch.of_run(run, reference) for run in confirm]
+        again = [(run, _Launch.of_run(run, reference)) for run in confirm]
         others = [shifts(run, reference) for run in window if run is not reference]
         verdicts += [_judged(each, candidate, reference, tonight.of(each), others, again) for each in settings]
     return sorted(verdicts, key=lambda verdict: (verdict.model, verdict.sampling, verdict.concurrency))
 
 
-def _settings(run: Run) -> set[Setting]:
-    return {setting for setting, _, _ in own(run)}
+def _settings(run: Run) -> Counter[Setting]:
+    """How many replies of each setting a run had forced of its own."""
+    return Counter(setting for (setting, _, _), line in own(run).items() if line.why_not is None)
+
+
+def _references(window: Sequence[Run]) -> dict[Setting, Run]:
+    """The newest night that forced the most replies of each setting: what a worker that died left of a night would
+    say nothing of the rest."""
+    found: dict[Setting, tuple[int, Run]] = {}
+    for run in window:
+        for setting, count in _settings(run).items():
+            if setting not in found or count >= found[setting][0]:
+                found[setting] = (count, run)
+    return {setting: run for setting, (_, run) in found.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +138,7 @@ def _judged(
     reference: Run,
     tonight: _Launch,
     others: Sequence[pd.DataFrame],
-    again: Sequence[_Launch],
+    again: Sequence[tuple[Run, _Launch]],
 ) -> TextVerdict:
     told = figures(tonight.moved)
     whole = _cannot_compare(setting, candidate, reference, tonight.moved)
@@ -138,7 +152,12 @@ def _judged(
     margins = _by_its_own_scores(reference, setting, floor)
     found = tonight.found(floor, margins=margins)
     agreed = computes_alike(candidate, setting) and any(not night.beyond(floor) for night in nights)
-    seen_again = [launch.of(setting).found(floor, margins=margins) for launch in again]
+    seen_again = [
+        part.found(floor, margins=margins)
+        for run, launch in again
+        if figures((part := launch.of(setting)).moved) is not None  # else it has seen nothing, and refutes nothing
+        and _cannot_compare(setting, run, reference, part.moved) is None
+    ]
     answer, reason = _answer(found, seen_again, agreed=agreed)
     if changed and not margins and not found:
         answer, reason = "cannot tell", f"{_replies_changed(changed)} {_PENALISED}"
@@ -165,8 +184,8 @@ def _judged(
 
 
 def _cannot_compare(setting: Setting, candidate: Run, reference: Run, moved: pd.DataFrame) -> TextVerdict | None:
-    """What keeps replies from being compared; None where nothing does. A reply that was not forced and is the same,
-    word for word, needs no forcing."""
+    """What keeps replies from being compared; None where nothing does. A reply that nobody tried to force and is the
+    same, word for word, needs no forcing; one that the model could not be asked about does."""
     strangers = moved[moved["same_prompt"].eq(False).fillna(False).astype(bool)]
     if len(strangers):
         reason = f"the prompt of {_turn(strangers.iloc[0])} is another one than in {reference.run_id}"
@@ -177,7 +196,9 @@ def _cannot_compare(setting: Setting, candidate: Run, reference: Run, moved: pd.
     lacking = [
         row
         for row in untold
-        if (place := (row["conversation_id"], row["turn_index"])) not in before or before[place] != now.get(place)
+        if row["refused"] is True
+        or (place := (row["conversation_id"], row["turn_index"])) not in before
+        or before[place] != now.get(place)
     ]
     if not lacking:
         return None

@@ -6,7 +6,7 @@ into results/baselines/, and what was not good is only taken by force, with the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,16 +45,16 @@ def bless(
     for run in runs:
         where = window_folder(results, _device(run, device or device_of(around)), _config(run))
         _must_be_whole(run)
-        answer = _answer(run, results)
+        verdict = verdict_of(run.run_id, results if run.kept else run.path.parent)
         if not force:
-            _must_not_be_red(run, answer, bool(find_nights(where)))
+            _must_not_be_red(run, verdict, bool(find_nights(where)))
         blessed = {
             "at": datetime.now(UTC).isoformat(),
             "reason": reason,
             "commit": around["git_commit"],
             "anew": anew and run is runs[0],
             "forced": force,
-            "answer": answer,
+            "answer": None if verdict is None else verdict["answer"],
         }
         taken.append((replace(run, manifest={**run.manifest, "blessed": blessed}), where / f"{run.run_id}{NIGHT}"))
     return [keep(run, path) for run, path in taken]
@@ -116,14 +116,17 @@ def _must_be_whole(run: Run) -> None:
         raise UsageError(run.run_id, f"{holes} of its {len(states)} turns failed or were not run", "bless another run")
 
 
-def _answer(run: Run, results: Path) -> str | None:
-    verdict = verdict_of(run.run_id, results if run.kept else run.path.parent)
-    return None if verdict is None else str(verdict["answer"])
-
-
-def _must_not_be_red(run: Run, answer: str | None, there_is_a_window: bool) -> None:
-    if answer in ("regression", "not comparable", "some failed"):
-        remedy = "look into it; if it is as it should be from now on: --force --anew --reason TEXT"
-        raise UsageError(run.run_id, f"its verdict is {answer!r}", remedy)
-    if answer is None and there_is_a_window:
-        raise UsageError(run.run_id, "was not judged by the window it is to join", "harness gate it, or --force")
+def _must_not_be_red(run: Run, verdict: Mapping[str, Any] | None, there_is_a_window: bool) -> None:
+    if "confirms" in run.manifest:
+        fact = f"was played because something in {run.manifest['confirms']} was suspicious"
+        raise UsageError(run.run_id, fact, "bless a night that was played for its own sake")
+    if verdict is None:
+        if there_is_a_window:
+            remedy = f"harness gate {run.run_id} --baseline … --json {run.path}/{VERDICT}, or --force"
+            raise UsageError(run.run_id, "was not judged by the window it is to join", remedy)
+        return
+    remedy = "look into it; if it is as it should be from now on: --force --anew --reason TEXT"
+    if verdict["answer"] in ("regression", "not comparable", "some failed"):
+        raise UsageError(run.run_id, f"its verdict is {verdict['answer']!r}", remedy)
+    if verdict.get("counts", {}).get("suspicion"):
+        raise UsageError(run.run_id, "something in it is suspicious, and was not confirmed or refuted", remedy)

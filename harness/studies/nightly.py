@@ -266,7 +266,14 @@ class _Night:
         plan = narrowed(self._plan, again, self._gating.confirm_launches)
         budget = None if left_s is None else Budget(plan, left_s, again)
         name = next(each for each in _names(f"{run.run_id}-confirm") if self._may_be(each, plan))
-        path = self._execute(plan, name, budget, {"confirms": run.run_id}, lambda cell: setting_of(cell) in again)
+        path = self._execute(
+            plan,
+            name,
+            budget,
+            {"confirms": run.run_id},
+            lambda cell: setting_of(cell) in again,
+            force=self._blessed_replies(),
+        )
         _annotate(run.path, night={**run.manifest["night"], "confirmed_by": name})
         return load(path)
 
@@ -276,10 +283,11 @@ class _Night:
         return not path.exists() or read_manifest(path)["config_hash"] == plan.config_hash
 
     def _confirmed(self, judged: Gate, run: Run, confirm: Run) -> Gate:
-        """The judgement with the further launches; without them where something was changed in between."""
+        """The judgement with the further launches; without them where something was changed in between, or where the
+        budget has not left a whole one."""
         try:
             return self._judged(run, [confirm])
-        except NotComparableError as error:
+        except (NotComparableError, UsageError) as error:
             return replace(judged, notes=(*judged.notes, *str(error).splitlines()))
 
 
