@@ -286,6 +286,22 @@ class TestGguf:
         assert "has no file other.gguf – there is tiny.gguf" in refused(tmp_path, gguf_file="other.gguf")
 
 
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"model": "scripted:x.yaml", "adapter": "a"}, "recites lines: leave adapter out"),
+        ({"model": "org/m", "gguf_file": "a.gguf", "quantization": INT8}, "leave quantization out"),
+        ({"model": "shape:qwen3-4b", "adapter": "a"}, "leave adapter out"),
+        ({"model": "org/m", "weights": "random", "gguf_file": "a.gguf"}, "leave weights out"),
+        ({"model": "openai:http://h/v1#m", "adapter": "a"}, "leave adapter out"),
+    ],
+)
+def test_what_goes_ill_together_is_a_mistake_of_the_config(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        parse_config({"models": [spec], "conversations": [PROMPTS]})
+    assert said in str(caught.value)
+
+
 class TestCommits:
     """What lies on the Hub is loaded at one commit in every launch."""
 

@@ -174,6 +174,9 @@ class ModelSpec(Shape):
             if getattr(self, name) != ModelSpec.model_fields[name].default:
                 why = "is what its server has loaded, however it did" if served else "is behind no server"
                 raise ValueError(f"{self.model} {why}: leave {name} out")
+        for name in ("adapter", "gguf_file", "tokenizer"):
+            if self.model.startswith("scripted:") and getattr(self, name) is not None:
+                raise ValueError(f"{self.model} recites lines: leave {name} out")
         if (self.engine == "server") != served:
             raise ValueError("engine: server is for openai:…, and the only one there: leave engine out")
         return self
