@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from harness.runner.messages import at_commit, commits_of
 from tests import zoo
 from tests.asking import ask, dialog
 from tests.conftest import TEMPLATE_NOW
+from tests.fake_hub import FakeHub, fake_hub, reached
 from tests.gguf_files import write_gguf
 
 PROMPTS = "prompts/physics-professor.yaml"
@@ -304,6 +305,44 @@ def test_what_goes_ill_together_is_a_mistake_of_the_config(spec: dict[str, Any],
 
 class TestCommits:
     """What lies on the Hub is loaded at one commit in every launch."""
+
+    @pytest.fixture
+    def hub(self, tmp_path: Path) -> Iterator[FakeHub]:
+        with fake_hub() as server, reached(server, tmp_path / "cache"):
+            yield server
+
+    def test_an_adapter_and_a_tokenizer_come_at_their_own_commits(
+        self, hub: FakeHub, adapter: Path, saved_model: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        zoo.tokenizer().save_pretrained(tmp_path / "words")
+        lora, words = hub.publish("org/lora", adapter), hub.publish("org/words", tmp_path / "words")
+        named = {"adapter": "org/lora", "tokenizer": f"org/words@{words}"}
+        assert previewed(saved_model(), **named).commits == {"adapter": lora, "tokenizer": words}
+        assert not hub.requests("adapter_model"), "weights are for loading"
+        report = opened(saved_model(), **named).report
+        assert (report.facts["commit"], report.facts["adapter_commit"], report.facts["tokenizer_commit"]) == (
+            None, lora, words,
+        )  # fmt: skip
+        assert report.download_bytes >= (adapter / "adapter_model.safetensors").stat().st_size
+        asked = len(hub.requests(""))
+        again = opened(saved_model(), adapter=f"org/lora@{lora}", tokenizer=f"org/words@{words}").report
+        assert len(hub.requests("")) == asked, "what is here at a commit is not asked for"
+        assert again.download_bytes == 0
+
+    def test_a_gguf_file_is_fetched_at_a_commit(
+        self, hub: FakeHub, saved_model: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        pytest.importorskip("gguf")
+        (tmp_path / "folder").mkdir()
+        write_gguf(saved_model(), tmp_path / "folder" / "tiny.gguf", zoo.CHATML)
+        commit = hub.publish("org/tiny-gguf", tmp_path / "folder")
+        facts = opened("org/tiny-gguf", gguf_file="tiny.gguf").report.facts
+        assert (facts["commit"], facts["gguf_file"]) == (commit, "tiny.gguf")
+        assert "has no other.gguf – it has tiny.gguf" in refused("org/tiny-gguf", gguf_file="other.gguf")
+
+    def test_what_is_no_adapter_on_the_hub(self, hub: FakeHub, saved_model: Callable[..., Path]) -> None:
+        hub.publish("org/whole", saved_model())
+        assert "org/whole: has no adapter_config.json" in refused(saved_model(), adapter="org/whole")
 
     def test_parts_are_pinned_with_the_model(self) -> None:
         spec = ModelSpec(model="org/m", label="m", adapter="org/lora@main", tokenizer="org/tok")

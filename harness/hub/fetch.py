@@ -77,7 +77,7 @@ def hold(spec: ModelSpec, needs: str = CONFIG) -> Held:
     with reaching(spec.model, spec.revision):
         commit, notices = _resolve(spec)
         _demand_commit(spec, commit)
-        came = _fetch(spec.model, commit, [needs]) if needs.endswith(_SMALL) else 0
+        came = _fetch(spec.model, commit, [needs if needs.endswith(_SMALL) else CONFIG])  # lists the files, too
         files = listing(spec.model, commit)
         came += _fetch(spec.model, commit, [path for path in files or {} if _is_small(spec, path)])
     folder = snapshot_of(spec.model, commit)

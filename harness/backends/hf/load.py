@@ -51,7 +51,7 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     """
     started_ns = real_clock()
     source = open_source(spec, name)
-    small_s = source.held.download_s if source.held is not None else 0.0
+    small_s = sum(held.download_s for held in source.fetched.values())
     form = choose_format(
         source.tokenizer,
         chat_format,
@@ -84,7 +84,7 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
         roof = roofline(model, _ceilings(model))  # while memory is free: an engine may fill it with static caches
         free_memory()
         crank = make_crank(spec, model, context)
-    held = source.held
+    fetched = source.fetched.values()
     before_s = (imported_ns - started_ns) / 1e9 - small_s
     notices = [*source.notices, *form.notices, *_notices(spec, model, missing)]
     gauges = gauges_of(_accelerators_of(model))  # new, so its peaks are what is in use now
@@ -94,8 +94,8 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
         weights_s=(loaded_ns - came_ns) / 1e9,
         first_forward_s=(ready_ns - loaded_ns) / 1e9,
         compile_s=crank.compile_s,
-        download_s=None if held is None else held.download_s,
-        download_bytes=None if held is None else held.download_bytes,
+        download_s=sum(held.download_s for held in fetched) if fetched else None,
+        download_bytes=sum(held.download_bytes for held in fetched) if fetched else None,
         roofline=roof,
         facts={**_facts(source, model, form, roof, gauges.read().memory), "adapter_merged": merged},
         notices=tuple(notices),

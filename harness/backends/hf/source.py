@@ -65,15 +65,19 @@ class Source:
         """What is not as it is with other models."""
         random = (RANDOM,) if self.spec.weights == "random" else ()
         synthetic = (SYNTHETIC,) if self.tokenizer_is_synthetic else ()
-        parts = (self.held, *(part.held for part in (self.adapter, self.foreign_tokenizer) if part is not None))
-        return (*random, *synthetic, *(notice for held in parts if held is not None for notice in held.notices))
+        return (*random, *synthetic, *(notice for held in self.fetched.values() for notice in held.notices))
+
+    @property
+    def fetched(self) -> dict[str, Held]:
+        """What came from the Hub: the `model`, its `adapter`, its `tokenizer`."""
+        parts = {"adapter": self.adapter, "tokenizer": self.foreign_tokenizer}
+        held = {"model": self.held, **{name: part.held for name, part in parts.items() if part is not None}}
+        return {name: one for name, one in held.items() if one is not None}
 
     @property
     def commits(self) -> dict[str, str]:
-        """The commits of what came from the Hub: of the `model`, its `adapter`, its `tokenizer`."""
-        parts = {"adapter": self.adapter, "tokenizer": self.foreign_tokenizer}
-        held = {"model": self.held, **{name: part.held for name, part in parts.items() if part is not None}}
-        return {name: one.commit for name, one in held.items() if one is not None}
+        """The commits of what came from the Hub."""
+        return {name: held.commit for name, held in self.fetched.items()}
 
 
 def open_source(spec: ModelSpec, name: str) -> Source:
