@@ -210,6 +210,9 @@ def test_what_came_out_another_way_under_two_names_though_asked_for_alike_counts
         ({"revision": "v2"}, {"commit": "b", "template_hash": "b", "context_tokens": 9, "dtype": "float16"}),
         ({"quantization": {"quant_method": "bnb"}}, {"quantization": "bnb", "dtype": "float16", "parameters": 1}),
         ({"dtype": "float16"}, {"dtype": "float16", "attention": "sdpa"}),
+        ({"adapter": "lora"}, {"adapter_commit": "b", "parameters": 2}),
+        ({"gguf_file": "q4.gguf"}, {"quantization": "gguf", "dtype": "float16", "parameters": 2}),
+        ({"tokenizer": "other"}, {"template_hash": "b", "chat_format": "transcript"}),
     ],
 )
 def test_what_comes_of_what_two_specs_of_a_model_differ_in_is_compared(

@@ -88,7 +88,7 @@ class TestACommit:
             spec(), samplings={"s": {}}, length="natural", messages=(Message("user", "Hello"),), persona=Persona(),
             chat_format="auto", template_now=TEMPLATE_NOW,
         )  # fmt: skip
-        assert seen.commit == tiny
+        assert seen.commits == {"model": tiny}
 
     def test_what_is_published_later_does_not_matter_to_who_has_one(
         self, hub: FakeHub, tiny: str, saved_model: Callable[..., Path]

@@ -509,7 +509,6 @@ def test_a_run_goes_on_past_a_turn_that_failed(tmp_path: Path) -> None:
         ({"model": "openai:http://h/v1#m", "engine": "batched"}, "leave engine out"),
         ({"model": "builtin:pico", "engine": "server"}, "leave engine out"),
         ({"model": "builtin:pico", "dialect": "vllm"}, "leave dialect out"),
-        ({"model": "builtin:pico", "tokenizer": "x"}, "leave tokenizer out"),
         ({"model": "openai:http://h/v1#m", "dialect": "vlm"}, "vllm"),
         ({"model": "openai:http://h/v1#m", "api_key_env": "sk-1 2"}, "api_key_env"),
     ],

@@ -122,8 +122,9 @@ class Preview:
     notices: tuple[str, ...] = ()
     why_not_together: str | None = None
     """Why the model's engine cannot answer several conversations at once; None if it can."""
-    commit: str | None = None
-    """The commit that a model of the Hub was read at: what is to be loaded, whatever is published meanwhile."""
+    commits: Mapping[str, str] = field(default_factory=dict)
+    """The commits that were read of what lies on the Hub, the `model`, its `adapter`, its `tokenizer`: what is to be
+    loaded, whatever is published meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,10 @@ Concurrency = Annotated[
 ]
 Launches = Annotated[int | None, typer.Option("--launches", help="Fresh processes per model.")]
 
+Variants = Annotated[
+    str | None, typer.Option("--variants", help="Each model several times, the first the baseline: bf16,int8,int4.")
+]
+
 DEFAULT_MAX_NEW_TOKENS = 256
 """For one-liners that set no limit; transformers' own default cuts replies at 20 tokens."""
 

@@ -27,6 +27,7 @@ from harness.cli.options import (
     Temperature,
     TopK,
     TopP,
+    Variants,
     assignments_of,
     plan_of,
     sampling_assignments,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 def plan(
     config: ConfigFile = None,
     model: Models = None,
+    variants: Variants = None,
     prompts: Prompts = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -76,9 +78,10 @@ def plan(
         do_sample=do_sample,
     )
     levels = None if concurrency is None else f"[{concurrency}]"
+    listed = None if variants is None else f"[{variants}]"
     assignments = [
         *sampling,
-        *assignments_of(sets, lane=lane, repeats=repeats, launches=launches, concurrency=levels),
+        *assignments_of(sets, lane=lane, repeats=repeats, launches=launches, concurrency=levels, variants=listed),
     ]
     planned = plan_of(config, model, prompts, assignments)
     typer.echo(_matrix(planned))

@@ -26,6 +26,7 @@ from harness.cli.options import (
     Temperature,
     TopK,
     TopP,
+    Variants,
     assignments_of,
     plan_of,
     sampling_assignments,
@@ -40,6 +41,7 @@ SOME_CELLS_FAILED = 6
 def run(
     config: ConfigFile = None,
     model: Models = None,
+    variants: Variants = None,
     prompts: Prompts = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -77,9 +79,10 @@ def run(
         do_sample=do_sample,
     )
     levels = None if concurrency is None else f"[{concurrency}]"
+    listed = None if variants is None else f"[{variants}]"
     assignments = [
         *sampling,
-        *assignments_of(sets, lane=lane, repeats=repeats, launches=launches, concurrency=levels),
+        *assignments_of(sets, lane=lane, repeats=repeats, launches=launches, concurrency=levels, variants=listed),
     ]
     if resume is not None:
         resume = find_run(resume, results)

@@ -7,29 +7,41 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from harness.config.schema import ModelSpec
+from harness.config.schema import ModelSpec, Variants
 from harness.config.server import server_of
+from harness.config.variants import Variant, expanded
 from harness.documents import Problem
 
 
-def labelled(models: Sequence[ModelSpec]) -> tuple[tuple[ModelSpec, ...], list[Problem]]:
-    """The models with a label each, and those that cannot be told apart.
+def labelled(
+    models: Sequence[ModelSpec], variants: Variants | None = None
+) -> tuple[tuple[ModelSpec, ...], list[Problem]]:
+    """The models with a label each, their variants one after the other, and what is wrong with any.
 
-    The default label is the last part of the name (`tiiuae/falcon-7b-instruct` → `falcon-7b-instruct`, `builtin:pico` →
-    `pico`), and says where weights are random. Models that would share it are told apart by what differs: `pico
-    dtype=float32`.
+    `variants` are for those that have none of their own. The default label is the last part of the name
+    (`tiiuae/falcon-7b-instruct` → `falcon-7b-instruct`, `builtin:pico` → `pico`), and says where weights are random;
+    that of a variant is `pico int8`. Models that would share it are told apart by what differs: `pico dtype=float32`.
     """
-    short = [spec.label or _marked(_short(spec.model), spec) for spec in models]
+    found, problems = expanded(models, variants or [])
+    specs = [one.spec for one in found]
+    short = [_with_variant(one) for one in found]
     labels = []
-    for spec, name in zip(models, short, strict=True):
-        rivals = [other for other, theirs in zip(models, short, strict=True) if theirs == name and other is not spec]
+    for spec, name in zip(specs, short, strict=True):
+        rivals = [other for other, theirs in zip(specs, short, strict=True) if theirs == name and other is not spec]
         labels.append(name if spec.label or not rivals else _told_apart(name, spec, rivals))
-    problems = []
-    for index, label in enumerate(labels):
-        if label in labels[:index]:
-            fact = f"{label} is also what models.{labels.index(label)} is called"
-            problems.append(Problem(("models", index), fact, "give it a label of its own"))
-    return tuple(spec.model_copy(update={"label": label}) for spec, label in zip(models, labels, strict=True)), problems
+    for place, (one, label) in enumerate(zip(found, labels, strict=True)):
+        if label in labels[:place]:
+            earlier = found[labels.index(label)]
+            fact = f"{label} is also what models.{earlier.index} is called"
+            if earlier.index == one.index:
+                fact = f"variant {one.name} is there twice"
+            problems.append(Problem(("models", one.index), fact, "give it a label of its own"))
+    return tuple(spec.model_copy(update={"label": label}) for spec, label in zip(specs, labels, strict=True)), problems
+
+
+def _with_variant(one: Variant) -> str:
+    name = one.spec.label or _marked(_short(one.spec.model), one.spec)
+    return name if one.name is None else f"{name} {one.name}"
 
 
 def _short(model: str) -> str:

@@ -122,9 +122,11 @@ class Plan:
 
     def resolved(self) -> dict[str, Any]:
         """The plan as JSON: nothing is left to defaults, globs or files that may change."""
-        rest = self.config.model_dump(mode="json", exclude={"models", "sampling", "conversations", "tune", "gate"})
+        rest = self.config.model_dump(
+            mode="json", exclude={"models", "variants", "sampling", "conversations", "tune", "gate"}
+        )
         return {
-            "models": [spec.model_dump(mode="json") for spec in self.models],
+            "models": [spec.model_dump(mode="json", exclude={"variants"}) for spec in self.models],
             "samplings": [
                 {"name": sampling.name, "parameters": dict(sampling.parameters)} for sampling in self.samplings
             ],
@@ -185,7 +187,7 @@ def assemble(config: RunConfig, folder: Path | None) -> tuple[Plan | None, list[
     """The plan, or None with the problems of the config and the mistakes of the prompts files it names."""
     under: Keys = ("conversations",)
     short_form = isinstance(config.given.get("conversations"), list)
-    models, problems = labelled(config.models)
+    models, problems = labelled(config.models, config.variants)
     listed, ranges, found = without_ranges(config.sampling)
     problems += found
     if ranges and "tune" not in config.given:

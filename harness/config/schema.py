@@ -33,7 +33,7 @@ Lane = Literal["speed", "behaviour"]
 
 _LOADING = (
     "revision", "dtype", "device_map", "attn_implementation", "quantization", "trust_remote_code", "use_safetensors",
-    "weights", "kv_cache",
+    "weights", "kv_cache", "adapter", "gguf_file",
 )  # fmt: skip
 """What decides how a model is loaded."""
 
@@ -48,6 +48,11 @@ def _or_say(expected: str) -> WrapValidator:
             raise PydanticCustomError("several", "should be {expected}", {"expected": expected}) from None
 
     return WrapValidator(check)
+
+
+Variants = list[
+    Annotated[str | dict[str, Any], _or_say("the name of a variant, or a mapping with a label and keys of a model")]
+]
 
 
 class ModelSpec(Shape):
@@ -80,6 +85,12 @@ class ModelSpec(Shape):
     quantization: Annotated[dict[str, Any] | None, Field(description="quantization_config, with its quant_method")] = (
         None
     )
+    adapter: Annotated[
+        str | None, Field(min_length=1, description="PEFT adapter to put on it: a directory, or ORG/NAME[@REVISION]")
+    ] = None
+    gguf_file: Annotated[
+        str | None, Field(min_length=1, description="Which .gguf file of the directory or repository to load")
+    ] = None
     trust_remote_code: Annotated[bool, Field(description="Run code that comes with the model")] = False
     use_safetensors: Annotated[bool, Field(description="false also accepts pickled weights, which can run code")] = True
     weights: Annotated[
@@ -111,8 +122,8 @@ class ModelSpec(Shape):
         str | None,
         Field(
             min_length=1,
-            description="Of openai:…: Hub id, directory or builtin:NAME whose tokenizer counts where the server does "
-            "not",
+            description="Directory, builtin:NAME or ORG/NAME[@REVISION] whose tokenizer is used instead of the model's "
+            "own; of openai:…: that counts where the server does not",
         ),
     ] = None
     api_key_env: Annotated[
@@ -123,6 +134,10 @@ class ModelSpec(Shape):
             "is set, and only to https or this machine",
         ),
     ] = None
+    variants: Variants = Field(
+        default_factory=list,
+        description="Several specs out of this one: bf16, int8 and other names, or mappings of a label and keys",
+    )
     python: Annotated[
         str | None,
         Field(
@@ -155,13 +170,23 @@ class ModelSpec(Shape):
     def _asks_the_right_one(self) -> ModelSpec:
         """A server has loaded its model itself; and there is no server to speak to where the model is loaded here."""
         served = server_of(self.model) is not None
-        for name in ("dialect", "tokenizer", "api_key_env") if not served else _LOADING:
+        for name in ("dialect", "api_key_env") if not served else _LOADING:
             if getattr(self, name) != ModelSpec.model_fields[name].default:
                 why = "is what its server has loaded, however it did" if served else "is behind no server"
                 raise ValueError(f"{self.model} {why}: leave {name} out")
+        for name in ("adapter", "gguf_file", "tokenizer"):
+            if self.model.startswith("scripted:") and getattr(self, name) is not None:
+                raise ValueError(f"{self.model} recites lines: leave {name} out")
         if (self.engine == "server") != served:
             raise ValueError("engine: server is for openai:…, and the only one there: leave engine out")
         return self
+
+    @field_validator("gguf_file")
+    @classmethod
+    def _quantises_itself(cls, gguf_file: str | None, others: ValidationInfo) -> str | None:
+        if gguf_file is not None and others.data.get("quantization") is not None:
+            raise ValueError("a GGUF file says itself how its weights are quantised: leave quantization out")
+        return gguf_file
 
     @field_validator("weights")
     @classmethod
@@ -174,6 +199,10 @@ class ModelSpec(Shape):
             raise ValueError(f"{model} comes with what it says: random is for a Hub id, a directory or a shape")
         if weights == "random" and others.data.get("quantization") is not None:
             raise ValueError("random weights cannot be quantised: leave quantization out, or choose a dtype")
+        if weights == "random" and others.data.get("adapter") is not None:
+            raise ValueError("an adapter was trained on saved weights: leave adapter out")
+        if weights == "random" and others.data.get("gguf_file") is not None:
+            raise ValueError("a GGUF file has saved weights: leave weights out")
         return weights
 
     @field_validator("python")
@@ -212,6 +241,7 @@ class RunConfig(Shape):
     models: Annotated[
         list[ModelSpec], Field(min_length=1, description="What to load: names, or mappings with settings")
     ]
+    variants: Variants = Field(default_factory=list, description="The variants of every model that names none itself")
     sampling: dict[str, Any] = Field(
         default_factory=dict,
         description="Generation parameters under Hugging Face's names; a list is an axis of the matrix",

@@ -67,21 +67,23 @@ class Held:
     notices: tuple[str, ...] = ()
 
 
-def hold(spec: ModelSpec) -> Held:
+def hold(spec: ModelSpec, needs: str = CONFIG) -> Held:
     """The small files of a model on the Hub, at the commit that its revision has now.
 
-    Raises ModelError where it cannot be had, and where code that comes with it may run and its revision is no commit.
+    Raises ModelError where it cannot be had, lacks the file that it `needs`, and where code that comes with it may run
+    and its revision is no commit.
     """
     started_ns = real_clock()
     with reaching(spec.model, spec.revision):
         commit, notices = _resolve(spec)
         _demand_commit(spec, commit)
-        came = _fetch(spec.model, commit, [CONFIG])
+        came = _fetch(spec.model, commit, [needs if needs.endswith(_SMALL) else CONFIG])  # lists the files, too
         files = listing(spec.model, commit)
         came += _fetch(spec.model, commit, [path for path in files or {} if _is_small(spec, path)])
     folder = snapshot_of(spec.model, commit)
-    if not (folder / CONFIG).is_file():
-        raise ModelError(spec.model, "has no config.json, so it is no model of transformers", _what_there_is(files))
+    if not (folder / needs).is_file() and needs not in (files or {}):
+        fact = "has no config.json, so it is no model of transformers" if needs == CONFIG else f"has no {needs}"
+        raise ModelError(spec.model, fact, _what_there_is(files))
     return Held(spec.model, commit, folder, (real_clock() - started_ns) / 1e9, came, notices)
 
 
@@ -105,11 +107,20 @@ def fetch_weights(spec: ModelSpec, held: Held) -> Held:
         if first.endswith(".json"):
             came = _fetch(held.model, held.commit, [first])
             wanted = sorted(set(json.loads((held.folder / first).read_text(encoding="utf-8"))["weight_map"].values()))
-        missing = [name for name in wanted if not (held.folder / name).exists()]
-        if missing:
-            _demand_space(held, files or {}, missing)
-            came += sum(_fetch_large(held, name) for name in missing)
-            _fetch(held.model, held.commit, missing, seen=True)  # links them, and gets what Xet is better at
+    spent_s = held.download_s + (real_clock() - started_ns) / 1e9
+    return fetch_large(replace(held, download_s=spent_s, download_bytes=held.download_bytes + came), wanted)
+
+
+def fetch_large(held: Held, wanted: Sequence[str]) -> Held:
+    """The same with these files of weights. Raises ModelError where the disk has no room, or they do not come."""
+    started_ns = real_clock()
+    missing = [name for name in wanted if not (held.folder / name).exists()]
+    if not missing:
+        return held
+    with reaching(held.model, held.commit):
+        _demand_space(held, listing(held.model, held.commit) or {}, missing)
+        came = sum(_fetch_large(held, name) for name in missing)
+        _fetch(held.model, held.commit, missing, seen=True)  # links them, and gets what Xet is better at
     spent_s = held.download_s + (real_clock() - started_ns) / 1e9
     return replace(held, download_s=spent_s, download_bytes=held.download_bytes + came)
 

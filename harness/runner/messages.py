@@ -13,6 +13,7 @@ from typing import Any
 from harness.backends.seam import EffectiveSettings, LoadReport
 from harness.chat import Rules
 from harness.config.schema import ChatFormat, ModelSpec
+from harness.config.variants import name_and_revision
 from harness.conversations.script import Conversation
 from harness.errors import Mistake
 from harness.forced import ForcedReply, Known
@@ -78,10 +79,20 @@ class Job:
         return (*self.plays, *(again.play for again in (self.force.known if self.force is not None else ())))
 
 
+def commits_of(spec: ModelSpec, found: Mapping[str, str]) -> dict[str, str]:
+    """How the commits of a model and of what is put on it are kept: its own by its label, others by `LABEL/part`."""
+    return {str(spec.label) if part == "model" else f"{spec.label}/{part}": commit for part, commit in found.items()}
+
+
 def at_commit(spec: ModelSpec, commits: Mapping[str, str]) -> ModelSpec:
-    """The spec with the commit that its label has there, if it has one."""
-    commit = commits.get(spec.label or "")
-    return spec if commit is None else spec.model_copy(update={"revision": commit})
+    """The spec with the commits that its label has there, if it has any."""
+    pinned: dict[str, str] = {}
+    if (commit := commits.get(spec.label or "")) is not None:
+        pinned["revision"] = commit
+    for part, text in (("adapter", spec.adapter), ("tokenizer", spec.tokenizer)):
+        if text is not None and (commit := commits.get(f"{spec.label}/{part}")) is not None:
+            pinned[part] = f"{name_and_revision(text)[0]}@{commit}"
+    return spec.model_copy(update=pinned)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from harness.runner.messages import (
     Sampled,
     TurnDone,
     at_commit,
+    commits_of,
 )
 from harness.runner.order import lanes, unbatchable, warm_up
 from harness.runner.probe import probe
@@ -164,8 +165,7 @@ def _check(job: Job) -> tuple[tuple[Mistake, ...], dict[str, str]]:
         except HarnessError as error:
             mistakes += error.mistakes
             continue
-        if seen.commit is not None and spec.label is not None:
-            commits[spec.label] = seen.commit
+        commits |= commits_of(spec, seen.commits)
         if mistake := _unbatchable(job, spec, seen.why_not_together):
             mistakes.append(mistake)
     return tuple(mistakes), commits

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedModel
-from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoQuantizationConfig
 
 from harness.backends.hf.backend import HfBackend
 from harness.backends.hf.cache import why_not_reusable
 from harness.backends.hf.engines import NOT_STOCK, demand_engine, demand_loaded, make_crank
 from harness.backends.hf.formats import Format, choose_format
 from harness.backends.hf.generate import free_memory, input_device, stream_on_time, synchronize
+from harness.backends.hf.parts import adapted
+from harness.backends.hf.quantization import quantization_config, told
 from harness.backends.hf.random_weights import SEED, random_model
 from harness.backends.hf.roofline import roofline
 from harness.backends.hf.settings import nothing_set, own_parameters
@@ -30,6 +31,7 @@ from harness.backends.hf.source import (
     remote_code,
     with_weights,
 )
+from harness.backends.hf.stored import bytes_by_dtype, plain, unquantised
 from harness.backends.seam import LoadReport
 from harness.config.schema import ChatFormat, ModelSpec
 from harness.errors import ModelError
@@ -49,7 +51,7 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     """
     started_ns = real_clock()
     source = open_source(spec, name)
-    small_s = source.held.download_s if source.held is not None else 0.0
+    small_s = sum(held.download_s for held in source.fetched.values())
     form = choose_format(
         source.tokenizer,
         chat_format,
@@ -64,6 +66,11 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
     source = with_weights(source)  # the last thing before they are loaded: all that can be refused has been
     came_ns = real_clock()
     model, missing = _load_weights(source)
+    merged = None
+    if source.adapter is not None:
+        with explained(spec):
+            model, merged = adapted(model, source.adapter)
+    _demand_quantised(spec, model)
     loaded_ns = real_clock()
     with explained(spec):
         _first_forward(model)
@@ -77,7 +84,7 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
         roof = roofline(model, _ceilings(model))  # while memory is free: an engine may fill it with static caches
         free_memory()
         crank = make_crank(spec, model, context)
-    held = source.held
+    fetched = source.fetched.values()
     before_s = (imported_ns - started_ns) / 1e9 - small_s
     notices = [*source.notices, *form.notices, *_notices(spec, model, missing)]
     gauges = gauges_of(_accelerators_of(model))  # new, so its peaks are what is in use now
@@ -87,10 +94,10 @@ def load(spec: ModelSpec, name: str, *, chat_format: ChatFormat, template_now: s
         weights_s=(loaded_ns - came_ns) / 1e9,
         first_forward_s=(ready_ns - loaded_ns) / 1e9,
         compile_s=crank.compile_s,
-        download_s=None if held is None else held.download_s,
-        download_bytes=None if held is None else held.download_bytes,
+        download_s=sum(held.download_s for held in fetched) if fetched else None,
+        download_bytes=sum(held.download_bytes for held in fetched) if fetched else None,
         roofline=roof,
-        facts=_facts(source, model, form, roof, gauges.read().memory),
+        facts={**_facts(source, model, form, roof, gauges.read().memory), "adapter_merged": merged},
         notices=tuple(notices),
     )
     return HfBackend(spec, model, source.tokenizer, form, own, context, report, gauges, crank)
@@ -110,7 +117,9 @@ def _load_weights(source: Source) -> tuple[PreTrainedModel, list[str]]:
     if spec.attn_implementation is not None:
         arguments["attn_implementation"] = spec.attn_implementation
     if spec.quantization is not None:
-        arguments["quantization_config"] = _quantization(spec, spec.quantization)
+        arguments["quantization_config"] = quantization_config(spec)
+    if spec.gguf_file is not None:
+        arguments["gguf_file"] = spec.gguf_file
     if spec.weights == "random":
         return random_model(source, arguments), []
     # None takes pickled weights only where there are no safetensors.
@@ -123,15 +132,15 @@ def _load_weights(source: Source) -> tuple[PreTrainedModel, list[str]]:
     return model.eval(), sorted(info["missing_keys"])
 
 
-def _quantization(spec: ModelSpec, given: Mapping[str, Any]) -> Any:
-    method = given.get("quant_method")
-    # bitsandbytes is listed once per width; its width is told by load_in_4bit or load_in_8bit.
-    known = sorted({name.removesuffix("_4bit").removesuffix("_8bit") for name in AUTO_QUANTIZATION_CONFIG_MAPPING})
-    if method not in known:
-        fact = "quantization needs its quant_method" if method is None else f"unknown quant_method {method}"
-        raise ModelError(spec.model, fact, f"one of {', '.join(known)}")
-    with explained(spec):
-        return AutoQuantizationConfig.from_dict(dict(given))
+def _demand_quantised(spec: ModelSpec, model: PreTrainedModel) -> None:
+    """Raise ModelError where quantisation was asked for and passed over every matrix, as torchao does in silence."""
+    if spec.quantization is None:
+        return
+    untyped: Any = model
+    left, linear = unquantised(model, but=untyped.get_output_embeddings())
+    if linear and len(left) == linear:
+        fact = f"its quantization changed none of its {linear} matrices, whose sizes may be no multiples of group_size"
+        raise ModelError(spec.model, fact, "choose another, or a smaller group_size")
 
 
 def _first_forward(model: PreTrainedModel) -> None:
@@ -139,8 +148,9 @@ def _first_forward(model: PreTrainedModel) -> None:
     with torch.inference_mode():
         for parameter in model.parameters():
             # A forward alone would leave cold the experts it did not choose and the rows of ids it was not shown.
-            if parameter.device.type == "cpu" and parameter.is_contiguous():
-                parameter.detach().view(-1)[:: max(_PAGE // parameter.element_size(), 1)].sum()
+            for part in plain(parameter):
+                if part.device.type == "cpu" and part.is_contiguous():
+                    part.detach().view(-1)[:: max(_PAGE // part.element_size(), 1)].sum()
         model(input_ids=torch.zeros((1, 8), dtype=torch.long, device=input_device(model)))
     synchronize()
 
@@ -151,6 +161,11 @@ def _notices(spec: ModelSpec, model: PreTrainedModel, missing: list[str]) -> lis
         notices.append(
             f"WARNING: the checkpoint lacks {len(missing)} weights ({missing[0]} …): they are random, as are replies"
         )
+    if spec.quantization is not None:
+        untyped: Any = model
+        left, linear = unquantised(model, but=untyped.get_output_embeddings())
+        if left:
+            notices.append(f"WARNING: {len(left)} of {linear} matrices are not quantised ({left[0]} …)")
     offloaded = _offloaded(model)
     if offloaded:
         notices.append(
@@ -181,7 +196,7 @@ def _offloaded(model: PreTrainedModel) -> list[str]:
 
 def _facts(source: Source, model: PreTrainedModel, form: Format, roof: Roofline, memory: Memory) -> dict[str, Any]:
     placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {"": model.device}
-    footprint: Any = model.get_memory_footprint
+    stored = bytes_by_dtype(model)
     quantizer = getattr(model, "hf_quantizer", None)
     return {
         "source": source.name if source.held is None else source.held.model,
@@ -191,18 +206,21 @@ def _facts(source: Source, model: PreTrainedModel, form: Format, roof: Roofline,
         "parameters": model.num_parameters(),
         "weights": source.spec.weights,
         "weights_seed": SEED if source.spec.weights == "random" else None,
-        "weights_bytes": footprint(),
+        "weights_bytes": sum(stored.values()),
+        "weights_bytes_by_dtype": stored,
         "kv_bytes_per_token": roof.kv_bytes_per_token,
         "flops_per_token": roof.flops_per_token,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "quantization": getattr(quantizer.quantization_config.quant_method, "value", None)
-        if quantizer is not None
-        else None,
+        "quantization": None if quantizer is None else told(quantizer.quantization_config),
+        "adapter": source.spec.adapter,
+        "adapter_commit": source.commits.get("adapter"),
+        "gguf_file": source.spec.gguf_file,
         "device_map": {part: str(place) for part, place in placed.items()},
         "devices": _device_names(model),
         "attention": getattr(model.config, "_attn_implementation", None),
         "context_tokens": context_tokens(source.config),
-        "tokenizer": "synthetic" if source.tokenizer_is_synthetic else "own",
+        "tokenizer": source.spec.tokenizer or ("synthetic" if source.tokenizer_is_synthetic else "own"),
+        "tokenizer_commit": source.commits.get("tokenizer"),
         "vocabulary": len(source.tokenizer),
         **form.facts(),
         "memory_bytes": memory.peak_memory_bytes,

@@ -67,5 +67,5 @@ def preview(
         {label: one.effective for label, one in settled.items()},
         (*source.notices, *form.notices, *engine, *notices),
         why_not_together=why_not_together(spec, source.config),
-        commit=None if source.held is None else source.held.commit,
+        commits=source.commits,
     )

@@ -23,6 +23,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from harness.backends.hf.generate import input_device
+from harness.backends.hf.stored import stored_bytes
 from harness.meters.machine import Ceilings
 from harness.records import Roofline
 
@@ -96,11 +97,11 @@ def _weights(model: PreTrainedModel) -> tuple[int, int, int]:
         if isinstance(module, nn.Embedding) or module is head:
             continue
         tensors = [tensor for tensor in _stored(module) if id(tensor) not in heads]
-        read += active * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        read += active * stored_bytes(*tensors)
         multiplied += active * _matrix_size(module, tensors)
     by_head = 0
     if head is not None:
-        read += sum(tensor.numel() * tensor.element_size() for tensor in _stored(head))
+        read += stored_bytes(*_stored(head))
         by_head = _matrix_size(head, list(_stored(head)))
     return round(read), round(multiplied) + by_head, by_head
 

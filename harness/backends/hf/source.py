@@ -23,11 +23,13 @@ from transformers import (
 from transformers.utils import logging
 
 from harness.backends.failures import OutOfMemory, first_line, is_out_of_memory
+from harness.backends.hf.parts import Part, open_adapter, open_tokenizer
+from harness.backends.hf.quantization import demand_quantization
 from harness.backends.hf.settings import own_parameters
 from harness.backends.hf.synthetic import synthetic_tokenizer
 from harness.config.schema import ModelSpec
 from harness.errors import ModelError
-from harness.hub.fetch import Held, downloads_shown, fetch_weights, hold, listing, only_pickled
+from harness.hub.fetch import CONFIG, Held, downloads_shown, fetch_large, fetch_weights, hold, listing, only_pickled
 from harness.records import short_hash
 
 CAUSAL = "AutoModelForCausalLM"
@@ -38,6 +40,7 @@ _TOKENIZER_FILES = (
     "tekken.json",
 )  # fmt: skip
 """A tokenizer has one of these at least."""
+_GENERATION_FILES = ("generation_config.json", "config.json")
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 
 
@@ -53,13 +56,28 @@ class Source:
     tokenizer_is_synthetic: bool = False
     held: Held | None = None
     """What was fetched for it; None where it does not come from the Hub."""
+    adapter: Part | None = None
+    foreign_tokenizer: Part | None = None
+    """Where the tokenizer came from, if not with the model."""
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What is not as it is with other models."""
         random = (RANDOM,) if self.spec.weights == "random" else ()
         synthetic = (SYNTHETIC,) if self.tokenizer_is_synthetic else ()
-        return (*random, *synthetic, *(self.held.notices if self.held is not None else ()))
+        return (*random, *synthetic, *(notice for held in self.fetched.values() for notice in held.notices))
+
+    @property
+    def fetched(self) -> dict[str, Held]:
+        """What came from the Hub: the `model`, its `adapter`, its `tokenizer`."""
+        parts = {"adapter": self.adapter, "tokenizer": self.foreign_tokenizer}
+        held = {"model": self.held, **{name: part.held for name, part in parts.items() if part is not None}}
+        return {name: one for name, one in held.items() if one is not None}
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """The commits of what came from the Hub."""
+        return {name: held.commit for name, held in self.fetched.items()}
 
 
 def open_source(spec: ModelSpec, name: str) -> Source:
@@ -71,30 +89,58 @@ def open_source(spec: ModelSpec, name: str) -> Source:
     if spec.weights == "random" and Path(name).name == "config.json":
         name = str(Path(name).parent)  # a tokenizer may lie beside it
     _look_at_files(spec, name)
-    held = None if Path(name).expanduser().exists() else hold(spec)
+    held = None if Path(name).expanduser().exists() else hold(spec, spec.gguf_file or CONFIG)
+    if held is not None and spec.gguf_file is not None:
+        held = fetch_large(held, [spec.gguf_file])  # its config and its tokenizer are inside
     name = name if held is None else str(held.folder)
-    where = {"trust_remote_code": spec.trust_remote_code}
+    where = {"trust_remote_code": spec.trust_remote_code, **_gguf(spec)}
     with explained(spec, held):
         config = AutoConfig.from_pretrained(name, **where)
     _refuse_foreign_code(spec, config)
     _refuse_unsupported(spec, config, held)
     _refuse_quantised(spec, config)
-    synthetic = spec.weights == "random" and not _has_tokenizer(name)
+    demand_quantization(spec, getattr(config, "quantization_config", None))
+    adapter, foreign = open_adapter(spec), open_tokenizer(spec)
+    synthetic = spec.weights == "random" and foreign is None and not _has_tokenizer(name)
     with explained(spec, held):
-        tokenizer = synthetic_tokenizer(config) if synthetic else AutoTokenizer.from_pretrained(name, **where)
-    return Source(spec, name, config, tokenizer, synthetic, held)
+        tokenizer = synthetic_tokenizer(config) if synthetic else _tokenizer(spec, name, foreign)
+    if foreign is not None:
+        _refuse_unknown_ids(spec, config, tokenizer)
+    return Source(spec, name, config, tokenizer, synthetic, held, adapter, foreign)
+
+
+def _gguf(spec: ModelSpec) -> dict[str, str]:
+    return {} if spec.gguf_file is None else {"gguf_file": spec.gguf_file}
+
+
+def _tokenizer(spec: ModelSpec, name: str, foreign: Part | None) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, or another; which is plain files, and runs no code of its own."""
+    load: Any = AutoTokenizer.from_pretrained
+    if foreign is not None:
+        found: PreTrainedTokenizerBase = load(str(foreign.folder))
+    else:
+        found = load(name, trust_remote_code=spec.trust_remote_code, **_gguf(spec))
+    return found
+
+
+def _refuse_unknown_ids(spec: ModelSpec, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    text: Any = config.get_text_config(decoder=True)
+    if len(tokenizer) > text.vocab_size:
+        fact = f"the tokenizer {spec.tokenizer} has {len(tokenizer)} ids, and the model knows {text.vocab_size}"
+        raise ModelError(spec.model, fact, "choose one of its family")
 
 
 def with_weights(source: Source) -> Source:
-    """The same, its weights fetched if they have to be; raises ModelError where they cannot be."""
-    if source.held is None or source.spec.weights == "random":
-        return source
-    return replace(source, held=fetch_weights(source.spec, source.held))
+    """The same, its weights and its adapter's fetched if they have to be; raises ModelError where they cannot be."""
+    adapter = source.adapter and source.adapter.with_weights()
+    if source.held is None or source.spec.weights == "random" or source.spec.gguf_file is not None:
+        return replace(source, adapter=adapter)
+    return replace(source, adapter=adapter, held=fetch_weights(source.spec, source.held))
 
 
 def generation_config(source: Source) -> dict[str, Any]:
     """The generation parameters a model brings along, read as from_pretrained reads them."""
-    if Path(source.name).is_file():
+    if Path(source.name).is_file() or not any((Path(source.name) / name).is_file() for name in _GENERATION_FILES):
         return own_parameters(GenerationConfig.from_model_config(source.config))
     read: Any = GenerationConfig.from_pretrained  # its types leave out what it is passed
     with explained(source.spec):
@@ -112,6 +158,8 @@ def weight_files(source: Source) -> dict[str, int]:
         sizes = dict(listing(source.held.model, source.held.commit) or {})
     else:
         sizes = {path.name: path.stat().st_size for path in folder.glob("*")} if folder.is_dir() else {}
+    if source.spec.gguf_file is not None:
+        return {path: size for path, size in sizes.items() if path == source.spec.gguf_file}
     for kind in (".safetensors", ".bin"):
         found = {path: size for path, size in sizes.items() if path.endswith(kind) and _is_loaded(path)}
         if found:
@@ -186,12 +234,21 @@ def _look_at_files(spec: ModelSpec, name: str) -> None:
         if path.is_absolute() or name.startswith((".", "~")):
             raise ModelError(spec.model, "no such directory")
         return
+    if spec.gguf_file is not None:
+        if not (path / spec.gguf_file).is_file():
+            raise ModelError(spec.model, f"has no file {spec.gguf_file}", _ggufs(path))
+        return
     if not (path / "config.json").is_file():
         raise ModelError(spec.model, "is a directory without a config.json", "save a model with save_pretrained there")
     if spec.weights == "random":
         return
     if spec.use_safetensors and not any(path.glob("*.safetensors")) and any(path.glob("*.bin")):
         raise only_pickled(spec)
+
+
+def _ggufs(folder: Path) -> str:
+    found = sorted(path.name for path in folder.glob("*.gguf"))
+    return f"there is {', '.join(found[:5])}" if found else "there is no .gguf file in it"
 
 
 def _refuse_unsupported(spec: ModelSpec, config: PreTrainedConfig, held: Held | None) -> None:
