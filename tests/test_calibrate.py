@@ -113,7 +113,7 @@ def test_a_floor_is_stored_and_read_again(tmp_path: Path) -> None:
     assert read_floor(tmp_path / "none.json") is None
     for text, fact in (
         ("{", "cannot be read"),
-        ('{"format": 9}', "format 9, this version reads 1"),
+        ('{"format": 9}', "format 9, this version reads 2"),
         ("[]", "cannot be"),
     ):
         path.write_text(text)

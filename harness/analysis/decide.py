@@ -184,6 +184,7 @@ def decide(
     floor: Floor | None = None,
     confirm: Numbers | None = None,
     confirm_launches: int = 0,
+    least: float = 0.0,
     most: float = math.inf,
 ) -> Decision:
     """Judge the launches of a night by those of the nights of the window.
@@ -191,7 +192,7 @@ def decide(
     tonight: one value per launch. window: the same of each night, the oldest first. margin: how much worse is too much,
     above 0, or None for `auto`. worse: 1 where more is worse, else −1. family: how many cells are judged in this night.
     confirm: fresh launches of a cell that was suspicious; until there are any, `confirm_launches` says how many there
-    would be. most: how much `auto` may allow at the most, however large the noise.
+    would be. least, most: how much `auto` allows at the least, however small the noise, and at the most, however large.
 
     Raises ValueError where there are no launches tonight, no nights, or some value is no number.
     """
@@ -214,7 +215,7 @@ def decide(
     expected = len(own) if len(fresh) else len(own) + confirm_launches
     resolvable = noise.reach(expected, FALSE_ALARMS / family)
     reach = noise.reach(len(own), FALSE_ALARMS / family)
-    judged = min(resolvable, most) if margin is None else margin
+    judged = max(min(resolvable, most), least) if margin is None else margin
     blur = 1e-12 * float(np.abs(own).max())  # equal values, summed in another order
     worse_by = worse * change - blur
     at_most = worse_by + noise.reach(len(own), 1 - CONFIDENCE)

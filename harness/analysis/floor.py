@@ -4,31 +4,34 @@ Runs of identical work (`harness calibrate`) are taken as nights. Every cell tha
 first token of one model is not the last of another – so that each has its own `Floor`, made of the very numbers the
 gate would judge (`gating.measured`), relative to the anchor where the rules name one.
 
-A floor of runs in a row does not know what differs from one day to the next. The window's nights do, and where they
-differ more than the calibration, they are believed alone (`decide`).
+A floor of runs in a row does not know what differs from one day to the next: runs of one sitting are one night of more
+launches (`gating.window.by_sitting`), and tell what launches vary by. Of nights the window's tell, and where they
+differ more than the calibration's, they are believed alone (`decide`). What a rule may ask (`Resolution`) takes each
+run as a night: it is what can be held from day to day only as far as days do not differ.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from harness.analysis.baselines import device_of
 from harness.analysis.decide import Floor, components, launches_needed, resolvable
 from harness.analysis.frames import Run
 from harness.analysis.gating.cells import Cell, assigned
 from harness.analysis.gating.measured import MOST_BY_AUTO, Floors, Measured
 from harness.analysis.gating.window import against
 from harness.config.rules import Gating, Rule
-from harness.errors import StoreError
+from harness.errors import StoreError, UsageError
 from harness.store import replace_file
 
 FLOOR = "floor.json"
-FLOOR_FORMAT = 1
+FLOOR_FORMAT = 2
 FEWEST_RUNS = 3
 _BROKEN = (OSError, KeyError, TypeError, ValueError)
 
@@ -51,6 +54,10 @@ class Calibration:
 
     runs: tuple[str, ...]
     """Names, the oldest first."""
+    device: str
+    """As in `baselines.device_of`."""
+    config: str
+    """Name of the config."""
     launches: int
     """Of each run and model."""
     anchor: str | None
@@ -69,6 +76,13 @@ class Calibration:
             ),
             None,
         )
+
+    def must_be_of(self, run: Run) -> None:
+        """Raises UsageError where a run is of another device or config."""
+        own = (device_of(run.manifest["environment"]), str(run.manifest["config_name"]))
+        if own != (self.device, self.config):
+            fact = f"is of {own[1]} on {own[0]}, and the calibration of {self.config} on {self.device}"
+            raise UsageError(run.run_id, fact, "calibrate here: harness calibrate")
 
     def floors(self, gating: Gating) -> Floors:
         """As `gate` takes them."""
@@ -106,16 +120,17 @@ def calibrate(runs: Sequence[Run], gating: Gating) -> tuple[Calibration, list[Re
     *earlier, last = runs
     held = against(last, earlier)
     measured = Measured(gating, held, {}, lambda rule, cell: None)
-    found = []
+    found, kept = [], []
     for rule, cells in assigned(gating.parsed, (last, earlier[-1])):
         for cell in cells if rule.metric is not None else ():
             if rule.kind == "speed" and cell.model == gating.anchor:
                 continue  # it would be relative to itself
             told = measured.values(rule, cell)
             if told is not None:
-                nights, margin = told
-                about = Calibrated(rule.subject, rule.statistic, cell, _is_ratio(rule), components(nights))
+                apart, nights, margin = told
+                about = Calibrated(rule.subject, rule.statistic, cell, _is_ratio(rule), components(apart))
                 found.append((rule, about, margin))
+                kept.append(replace(about, floor=components(nights)))
     launches = int(last.plan["launches"])
     together = launches + gating.confirm_launches
     resolutions = []
@@ -126,7 +141,12 @@ def calibrate(runs: Sequence[Run], gating: Gating) -> tuple[Calibration, list[Re
             needed = launches_needed(about.floor, wanted, len(found), gating.confirm_launches)
         resolutions.append(Resolution(rule, about, margin, smallest, needed))
     calibration = Calibration(
-        tuple(run.run_id for run in runs), launches, gating.anchor, tuple(about for _, about, _ in found)
+        tuple(run.run_id for run in runs),
+        device_of(last.manifest["environment"]),
+        str(last.manifest["config_name"]),
+        launches,
+        gating.anchor,
+        tuple(kept),
     )
     return calibration, resolutions
 
@@ -145,6 +165,16 @@ def write_floor(path: Path, calibration: Calibration) -> None:
         raise StoreError(str(path), f"cannot be written: {error.strerror or error}", "choose another place") from error
 
 
+def _must_be_noise(floor: Floor) -> None:
+    """Raises ValueError, or TypeError where something is no number."""
+    known = (floor.launch, floor.launch_freedom, floor.between, floor.nights, floor.launches)
+    told = [each for each in (floor.autocorrelation, floor.drift) if each is not None]
+    if not all(math.isfinite(each) for each in (*known, *told)) or min(known) < 0:
+        raise ValueError("a variance is no number from 0 up")
+    if floor.nights < 1 or floor.launches < 1:
+        raise ValueError("noise of no runs, or of no launches")
+
+
 def read_floor(path: Path) -> Calibration | None:
     """None where there is no calibration. Raises StoreError where the file is none, or of another format."""
     try:
@@ -155,7 +185,10 @@ def read_floor(path: Path) -> Calibration | None:
                 Calibrated(**{**each, "cell": Cell(**each["cell"]), "floor": Floor(**each["floor"])})
                 for each in told["cells"]
             )
-            return Calibration(tuple(told["runs"]), told["launches"], told["anchor"], cells)
+            for each in cells:
+                _must_be_noise(each.floor)
+            about = (str(told[name]) for name in ("device", "config"))
+            return Calibration(tuple(told["runs"]), *about, int(told["launches"]), told["anchor"], cells)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except _BROKEN as error:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import wraps
 from itertools import islice
 from pathlib import Path
@@ -81,6 +82,10 @@ class Run:
     @property
     def run_id(self) -> str:
         return str(self.manifest["run_id"])
+
+    @property
+    def begun(self) -> datetime:
+        return datetime.fromisoformat(str(self.manifest["created_at"]))
 
     @property
     def plan(self) -> Mapping[str, Any]:

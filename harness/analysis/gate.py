@@ -24,7 +24,7 @@ from harness.analysis.pairing import work
 from harness.analysis.sides import Pair, Setting, Side
 from harness.analysis.stability import instabilities, stabilities
 from harness.analysis.verdict import Gate
-from harness.config.rules import Gating, Rule
+from harness.config.rules import OF_THE_ANCHOR, Gating, Rule
 from harness.errors import Mistake, NotComparableError, UsageError
 
 
@@ -74,13 +74,15 @@ def gate(
 
 def _on_trial(rule: Rule, cells: Sequence[Cell], anchor: str | None, held: Mapping[Setting, Against]) -> Iterator[Cell]:
     """The cells but those of which the rule says nothing: the speed of the machine, replies that are drawn. Raises
-    UsageError where no reply is not."""
+    UsageError where none is left to be judged."""
     if rule.kind == "text":
         drawn = {setting for setting, here in held.items() if here.tonight and not _greedy(here.tonight)}
         cells = [cell for cell in cells if (cell.model, cell.sampling, cell.concurrency) not in drawn]
         if not cells:
             fact = "every sampling draws at random, and only greedy replies can be held against each other"
             raise UsageError(f"gate.rules.{rule.text}", fact, "add a sampling with do_sample: false, or leave it out")
+    if rule.kind == "speed" and anchor is not None and ("model", anchor) in rule.where:
+        raise UsageError(f"gate.rules.{rule.text}", *OF_THE_ANCHOR)
     for cell in cells:
         if not (rule.kind == "speed" and cell.model == anchor):
             yield cell
@@ -98,6 +100,10 @@ def _further(
     twice = [run.run_id for run in confirm if run.run_id in given]
     if twice:
         raise UsageError(twice[0], "cannot confirm what it is part of", "give runs that were made afterwards")
+    older = [run.run_id for run in confirm if run.begun < candidate.begun]
+    if older:
+        fact = f"was made before {candidate.run_id}, and confirms nothing of it"
+        raise UsageError(older[0], fact, "give runs that were made afterwards")
     found: dict[Setting, tuple[Night, ...]] = {}
     mistakes: list[Mistake] = []
     for run in map(finished, confirm):

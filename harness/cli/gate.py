@@ -61,8 +61,8 @@ def gate(
     rules = _rules(run, config)
     window = [load(path) for named in baseline for path in _nights(named, results)]
     judged = judge(
-        run, window, rules, _floors(floor, baseline, rules), confirm=[_one(named, results) for named in confirm or []],
-        strict=strict,
+        run, window, rules, _floors(run, floor, baseline, rules),
+        confirm=[_one(named, results) for named in confirm or []], strict=strict,
     )  # fmt: skip
     if not quiet:
         show(judged, Console(stderr=True))
@@ -85,7 +85,7 @@ def gate(
     sys.exit(judged.exit_code or (problems[0].exit_code if problems else 0))
 
 
-def _floors(named: Path | None, baselines: list[Path], rules: Gating) -> Floors:
+def _floors(candidate: Run, named: Path | None, baselines: list[Path], rules: Gating) -> Floors:
     """What a calibration knows of the noise: of the file named, or of the one beside the window."""
     from harness.analysis.floor import FLOOR, read_floor
     from harness.errors import StoreError
@@ -93,6 +93,7 @@ def _floors(named: Path | None, baselines: list[Path], rules: Gating) -> Floors:
     for path in [folder / FLOOR for folder in baselines] if named is None else [named]:
         found = read_floor(path)
         if found is not None:
+            found.must_be_of(candidate)
             return found.floors(rules)
     if named is not None:
         raise StoreError(str(named), "there is no such file", "make one: harness calibrate CONFIG")

@@ -38,6 +38,7 @@ Axis = Literal["model", "sampling", "concurrency", "conversation", "turn"]
 
 WORDS: Mapping[str, str] = {"checks": "exact", "text": "divergence", "failures": "0"}
 """What is judged besides metrics, with what to write for it."""
+OF_THE_ANCHOR = ("the anchor is what speed is relative to, and not judged on it", "leave it out")
 _SUBJECT = re.compile(r"\s*([\w.]+)(?:\s+per\s+(.+?))?(?:\s+where\s+(.+?))?\s*")
 _BOUND = re.compile(r"\s*([-+]?)\s*(\d+(?:\.\d*)?|\.\d+)\s*([^\d\s.]\S*)?\s*")
 
@@ -281,6 +282,13 @@ def _strangers(rule: Rule, plan: Plan) -> Iterator[tuple[str, str]]:
     for axis, value in rule.where:
         if value not in known[axis]:
             yield f"there is no {axis} {value}", did_you_mean(value, known[axis])
+    where = dict(rule.where)
+    turns = {talk.id: len(talk.turns) for talk in plan.conversations}.get(where.get("conversation", ""))
+    if turns is not None and where.get("turn") in known["turn"] and int(where["turn"]) >= turns:
+        yield f"{where['conversation']} has no turn {where['turn']}", f"its last one is turn={turns - 1}"
+    gating = plan.config.gate
+    if rule.kind == "speed" and gating is not None and gating.anchor and where.get("model") == gating.anchor:
+        yield OF_THE_ANCHOR
 
 
 def _never_judged(rule: Rule, plan: Plan) -> Iterator[tuple[str, str]]:

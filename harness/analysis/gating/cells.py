@@ -34,10 +34,13 @@ def assigned(rules: Sequence[Rule], runs: Sequence[Run]) -> Iterator[tuple[Rule,
     """Every rule with the cells it decides on: those of tonight and of the window. Of rules that judge one cell the one
     with the most conditions decides, and of equals the later one.
 
-    Raises UsageError where a rule has a name that no run knows.
+    Raises UsageError where a rule has a name that no run knows, or conditions that no turn meets together.
     """
     deciding: dict[tuple[Any, ...], int] = {}
     cells = [tuple(_cells(rule, runs)) for rule in rules]
+    for rule, own in zip(rules, cells, strict=True):
+        if not own:
+            raise UsageError(f"gate.rules.{rule.text}", "there is no turn of which all of this is true", "leave it out")
     order = sorted(range(len(rules)), key=lambda number: len(rules[number].where))
     for number in order:
         for cell in cells[number]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from harness.analysis.decide import Decision, Floor, decide
 from harness.analysis.gating.cells import Cell
 from harness.analysis.gating.values import Block, ByLaunch, Nothing, Numbers, numbers, relative_to
-from harness.analysis.gating.window import Against, Night
+from harness.analysis.gating.window import Against, Night, by_sitting
 from harness.analysis.sides import Setting
 from harness.analysis.verdict import Answer, Verdict
 from harness.config.rules import Gating, Rule
@@ -29,6 +30,8 @@ Floors = Callable[[Rule, Cell], Floor | None]
 MOST_BY_AUTO = math.log(1.5)
 """A margin of `auto` never lets anything get worse by more than half as much again: noise as large as that is no reason
 to pass it."""
+LEAST_BY_AUTO = math.log(1.01)
+"""Nor is it less than one per cent: nights that are alike to the last digit make no alarm of the next."""
 _LARGEST = 700.0
 """The logarithm of about the largest number there is."""
 
@@ -57,14 +60,24 @@ class Measured:
             for rule, cell, each in found
         ]  # fmt: skip
 
-    def values(self, rule: Rule, cell: Cell) -> tuple[list[npt.NDArray[np.float64]], float | None] | None:
-        """What decides on a cell: one number per launch of every night, tonight's last, as they are compared, and the
-        margin (None: `auto`). None where there are no numbers."""
+    def values(
+        self, rule: Rule, cell: Cell
+    ) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]], float | None] | None:
+        """What decides on a cell: one number per launch of every run, tonight's last, as they are compared; the same
+        with the runs of one sitting together; and the margin (None: `auto`). None where there are no numbers."""
         found = self._numbers(rule, cell)
         if not isinstance(found, Numbers):
             return None
         scale = _Scale.of(rule, found)
-        return [scale.of_launches(night) for night in (*found.nights.values(), found.tonight)], scale.margin
+        runs = [scale.of_launches(run) for run in (*found.nights.values(), found.tonight)]
+        begun, tonight = self._begun(cell, found)
+        return runs, by_sitting(runs, [*begun, tonight]), scale.margin
+
+    def _begun(self, cell: Cell, found: Numbers) -> tuple[list[datetime], datetime]:
+        """When the nights of the numbers were begun, and tonight."""
+        nights = [night for setting in cell.settings(self.settings) for night in self.settings[setting].nights]
+        begun = {night.run.run_id: night.run.begun for night in nights}
+        return [begun[run] for run in found.nights], nights[0].work.pair.candidate.run.begun
 
     def _numbers(self, rule: Rule, cell: Cell, *, confirmed: bool = False) -> Numbers | Nothing | Verdict:
         settings = cell.settings(self.settings)
@@ -135,15 +148,17 @@ class Measured:
 
     def _decided(self, rule: Rule, cell: Cell, found: Numbers, scale: _Scale, family: int) -> Decision:
         confirm = [scale.of_launches(run) for run in found.further.values()]
+        nights = [scale.of_launches(night) for night in found.nights.values()]
         return decide(
             scale.of_launches(found.tonight),
-            [scale.of_launches(night) for night in found.nights.values()],
+            by_sitting(nights, *self._begun(cell, found)),
             margin=scale.margin,
             worse=1 if scale.worse > 0 else -1,
             family=family,
             floor=self.floors(rule, cell),
             confirm=np.concatenate(confirm) if confirm else None,
             confirm_launches=self.gating.confirm_launches,
+            least=LEAST_BY_AUTO,
             most=MOST_BY_AUTO if scale.ratio else math.inf,
         )
 
@@ -208,7 +223,7 @@ def _reason(decision: Decision, found: Numbers, *, confirmed: bool, asked: bool)
 
 def _refuse(rule: Rule, found: Sequence[Numbers | Nothing | Verdict]) -> None:
     unmeasured = [each for each in found if isinstance(each, Nothing) and not each.measured]
-    if unmeasured and not any(isinstance(each, Numbers) for each in found):
+    if unmeasured and len(unmeasured) == len(found):
         remedy = "on a CPU host_rss_bytes is the figure" if rule.kind == "memory" else "leave it out"
         raise UsageError(f"gate.rules.{rule.text}", f"{unmeasured[0].reason}, tonight or in the window", remedy)
 

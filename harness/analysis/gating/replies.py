@@ -51,6 +51,7 @@ class Replies:
             here = self.settings[_setting(cell)]
             unheld = None if rule.kind == "failures" else unheld_by(rule, cell, [here], "behaviour")
             if unheld is not None:
+                empty[rule] = False  # there may be checks in what nothing is known of
                 found.append(unheld)
             elif rule.kind == "failures":
                 found.append(_failures(rule, cell, self.candidate, here))

@@ -166,9 +166,12 @@ def numbers(
     if not has_it.any():
         return Nothing(f"{metric} was not measured", measured=False)
     own = np.logical_and.reduce([part.known(metric, memory=memory) for part in (tonight, *further.values())])
-    if not own.any():
-        return Nothing("not measured in every launch tonight" if tonight.answered.any() else "no turn was answered")
     known = {run: own & part.known(metric, memory=memory) for run, part in nights.items()}
+    lost = int(
+        (tonight.answered & ~tonight.known(metric, memory=memory) & _always(nights, metric, memory=memory)).sum()
+    )
+    if lost or not own.any():
+        return Nothing(_unmeasured(metric, lost if own.any() else 0, answered=bool(tonight.answered.any())))
     order = sorted(nights, key=lambda run: -int(known[run].sum()))
     common = np.logical_and.accumulate([known[run] for run in order])
     # What confirms a suspicion may have played the suspicious conversations only.
@@ -196,6 +199,20 @@ def _shared(parts: Sequence[Mapping[str, _Part]], inside: Sequence[Flags]) -> di
     """The runs that have all settings of the cell."""
     runs = [run for run in parts[0] if all(run in each for each in parts)]
     return {run: _joined([each[run] for each in parts], inside) for run in runs}
+
+
+def _unmeasured(metric: str, lost: int, *, answered: bool) -> str:
+    if lost:
+        return f"{metric} of {lost} turns was not measured tonight, and is in the window"
+    return "not measured in every launch tonight" if answered else "no turn was answered"
+
+
+def _always(nights: Mapping[str, _Joined], metric: str, *, memory: bool) -> Flags:
+    """Which turns have the metric in every night that may be compared there, and in one at least."""
+    known = np.array([part.known(metric, memory=memory) for part in nights.values()])
+    may = np.array([part.answered if memory else part.same for part in nights.values()])
+    found: Flags = (known | ~may).all(axis=0) & known.any(axis=0)
+    return found
 
 
 def _apart(common: int, of: int, nearest: _Joined, *, memory: bool) -> str:

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel
 
@@ -37,6 +40,10 @@ LEDGER_COLUMNS = {
     ),
     "nights": "Int64",
 }
+
+
+SITTING = timedelta(hours=12)
+"""Runs that were begun within so long of the first of them are one night."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,23 @@ def newest(candidate: Run, baselines: Sequence[Run], window: int) -> tuple[Run, 
     newest_first = sorted(runs.values(), key=lambda run: str(run.manifest["created_at"]), reverse=True)[:window]
     begun = [number for number, run in enumerate(newest_first) if run.manifest.get("blessed", {}).get("anew")]
     return tuple(reversed(newest_first[: begun[0] + 1] if begun else newest_first))
+
+
+def by_sitting(
+    values: Sequence[npt.NDArray[np.float64]], begun: Sequence[datetime], tonight: datetime | None = None
+) -> list[npt.NDArray[np.float64]]:
+    """Launches night by night, oldest first, those of one sitting together: runs in a row do not tell what differs from
+    one day to the next. Where all of them and tonight were one sitting, nothing does, and each counts by itself."""
+    if tonight is not None and all(abs(tonight - at) < SITTING for at in begun):
+        return list(values)
+    found: list[list[npt.NDArray[np.float64]]] = []
+    first: datetime | None = None
+    for launches, at in zip(values, begun, strict=True):
+        if first is None or at - first >= SITTING:
+            first = at
+            found.append([])
+        found[-1].append(launches)
+    return [np.concatenate(each) for each in found]
 
 
 def settings_of(run: Run) -> tuple[Setting, ...]:
