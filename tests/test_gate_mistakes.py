@@ -86,24 +86,15 @@ def test_a_rule_on_the_speed_of_the_anchor_is_refused(base: Run, window: list[Ru
 
 
 def test_one_model_without_a_metric_does_not_hide_what_failed_in_another(tmp_path: Path) -> None:
-    def unmeasured(cell: Cell, index: int) -> TurnRecord:
-        return usual(cell, index) if cell.model == "pico" else usual(cell, index, ttft_ms=5, tpot_ms=None)
-
-    def broken(cell: Cell, index: int) -> TurnRecord | None:
-        if cell.model == "nano":
-            return unmeasured(cell, index)
-        return failed(cell, index) if index == 0 else None
-
     def blind(run: Run) -> Run:
         return without(run, "tpot_s", (run.turns["model"] == "nano").to_numpy(dtype=bool))
 
-    def measured(cell: Cell, index: int) -> TurnRecord:
-        return usual(cell, index)
-
-    nights = [blind(night(tmp_path, number, measured, models=["pico", "nano"])) for number in (1, 2, 3)]
+    nights = [blind(night(tmp_path, number, usual, models=["pico", "nano"])) for number in (1, 2, 3)]
 
     def tonight(cell: Cell, index: int) -> TurnRecord | None:
-        return usual(cell, index) if cell.model == "nano" else broken(cell, index)
+        if cell.model == "nano":
+            return usual(cell, index)
+        return failed(cell, index) if index == 0 else None
 
     judged = gate(blind(night(tmp_path, 20, tonight, models=["pico", "nano"])), nights, rules(tpot_s="+5%", failures=0))
 
@@ -112,13 +103,19 @@ def test_one_model_without_a_metric_does_not_hide_what_failed_in_another(tmp_pat
 
 def test_checks_that_were_not_played_are_not_run_though_other_models_have_none(tmp_path: Path) -> None:
     def bare(cell: Cell, index: int) -> TurnRecord | None:
-        return usual(cell, index, **({} if cell.model == "pico" else {"checks": None}))
+        return usual(cell, index) if cell.model == "pico" else usual(cell, index, checks=())
+
+    def babbling(run: Run) -> Run:
+        models = [{**spec, "weights": "random"} if spec["label"] == "nano" else spec for spec in run.plan["models"]]
+        turns = run.turns.copy()
+        turns.loc[turns["model"] == "nano", "weights"] = "random"
+        return replace(run, turns=turns, manifest={**run.manifest, "plan": {**run.plan, "models": models}})
 
     def tonight(cell: Cell, index: int) -> TurnRecord | None:
         return None if cell.model == "pico" else bare(cell, index)
 
-    nights = [night(tmp_path, number, bare, models=["pico", "nano"]) for number in (1, 2, 3)]
-    judged = gate(night(tmp_path, 20, tonight, models=["pico", "nano"]), nights, rules(checks="exact"))
+    nights = [babbling(night(tmp_path, number, bare, models=["pico", "nano"])) for number in (1, 2, 3)]
+    judged = gate(babbling(night(tmp_path, 20, tonight, models=["pico", "nano"])), nights, rules(checks="exact"))
 
     assert {verdict.model: verdict.answer for verdict in judged.verdicts} == {"pico": "not run", "nano": "cannot tell"}
 

@@ -187,8 +187,8 @@ def read_floor(path: Path) -> Calibration | None:
             )
             for each in cells:
                 _must_be_noise(each.floor)
-            about = (str(told[name]) for name in ("device", "config"))
-            return Calibration(tuple(told["runs"]), *about, int(told["launches"]), told["anchor"], cells)
+            device, config, launches = str(told["device"]), str(told["config"]), int(told["launches"])
+            return Calibration(tuple(told["runs"]), device, config, launches, told["anchor"], cells)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except _BROKEN as error:
