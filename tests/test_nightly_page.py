@@ -33,9 +33,10 @@ def test_a_night_is_set_up_and_carried_out(tmp_path: Path) -> None:
         said.append(done.stdout)
 
     _, blessed, night, told = said
-    assert len(blessed.splitlines()) == 3
+    assert len(blessed.splitlines()) == 1
     assert night.startswith("results/")
-    assert told.startswith("pass ")
+    assert told.startswith("cannot tell {")  # of memory, until three nights are blessed
+    assert "'pass': 2" in told
 
 
 @pytest.mark.parametrize("command", ["run", "bless", "nightly", "calibrate", "compare"])

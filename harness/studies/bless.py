@@ -48,6 +48,8 @@ def bless(
         verdict = verdict_of(run.run_id, results if run.kept else run.path.parent)
         if not force:
             _must_not_be_red(run, verdict, bool(find_nights(where)))
+        elif not reason:
+            raise UsageError(run.run_id, "is taken by force", "say why, for whoever reads it in a year: --reason TEXT")
         blessed = {
             "at": datetime.now(UTC).isoformat(),
             "reason": reason,
