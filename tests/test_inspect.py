@@ -300,7 +300,7 @@ class TestCommands:
     def test_a_mistake_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         for arguments, said in (
             (["builtin:picco"], "is no built-in model"),
-            (["scripted:x.yaml"], "is no model: it recites lines"),
+            (["scripted:x.yaml"], "has no weights here that could be looked at"),
             (["builtin:pico", "--set", "dtype=float8"], "--set dtype=float8: should be one of"),
             (["builtin:pico", "-p", "nowhere/*.yaml"], "--prompts: no file matches"),
         ):

@@ -28,7 +28,7 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 SMALLER = {
-    "nightly.yaml": {"launches: 7": "launches: 1", "repeats: 2": "repeats: 1"},
+    "nightly.yaml": {"\nlaunches: 4": "\nlaunches: 1"},
     "speed.yaml": {"launches: 4": "launches: 2", "max_new_tokens: 32": "max_new_tokens: 8"},
     "tune-sampling.yaml": {
         "[0.5, 1.0, 2.5]": "[0.5, 1.0]",

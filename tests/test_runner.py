@@ -124,6 +124,7 @@ def test_a_run_killed_at_random_moments_is_completed_by_the_same_command(here: P
         while process.poll() is None and (time.monotonic() < deadline or _lines(path) == lines):
             time.sleep(0.005)  # it dies only after it has got on a little, so that the test ends
         if process.poll() is not None:
+            process.communicate()
             break
         process.send_signal(how)
         process.communicate()

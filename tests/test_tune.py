@@ -124,6 +124,7 @@ def test_a_killed_study_goes_on_and_decides_the_same(here):
         while process.poll() is None and (time.monotonic() < deadline or written(path) == before):
             time.sleep(0.01)
         if process.poll() is not None:
+            process.communicate()
             break
         process.send_signal(signal.SIGKILL if kills else signal.SIGTERM)
         _, told = process.communicate()
