@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.backends.seam import Reply, Session, TurnRequest
+from harness.backends.open import open_backend, preview
+from harness.backends.seam import Backend, Reply, Session, TurnRequest
+from harness.config.schema import ModelSpec
 from harness.meters.clock import Clock, Stopwatch, real_clock
 from harness.records import Message, Persona, Stamps
+from tests.conftest import TEMPLATE_NOW
 
 QUESTIONS = ("What is motion?", "How about energies?", "Who are you, again?", "And the sky?")
 
@@ -95,3 +99,19 @@ def converse_verbatim(backend: Any, sampling: dict[str, Any], **values: Any) -> 
         verbatim.replies.append(asked[-1].reply.completion_ids)
         lines.append(f"§{index}§")
     return asked
+
+
+def open_folder(folder: Path | str, **spec: Any) -> Backend:
+    return open_backend(ModelSpec(model=str(folder), **spec), chat_format="auto", template_now=TEMPLATE_NOW)
+
+
+def preview_folder(folder: Path | str, **spec: Any) -> Any:
+    return preview(
+        ModelSpec(model=str(folder), **spec),
+        samplings={"greedy": {"max_new_tokens": 5}},
+        length="natural",
+        messages=dialog("What?"),
+        persona=Persona(),
+        chat_format="auto",
+        template_now=TEMPLATE_NOW,
+    )

@@ -18,30 +18,10 @@ import transformers as hf
 from harness.backends.failures import OutOfMemory
 from harness.backends.hf import load as loading
 from harness.backends.hf.source import context_tokens
-from harness.backends.open import open_backend, preview
 from harness.backends.seam import Backend
-from harness.config.schema import ModelSpec
 from harness.errors import ModelError
-from harness.records import Persona
 from tests import zoo
-from tests.asking import ask, dialog
-from tests.conftest import TEMPLATE_NOW
-
-
-def open_folder(folder: Path | str, **spec: Any) -> Backend:
-    return open_backend(ModelSpec(model=str(folder), **spec), chat_format="auto", template_now=TEMPLATE_NOW)
-
-
-def preview_folder(folder: Path | str, **spec: Any) -> Any:
-    return preview(
-        ModelSpec(model=str(folder), **spec),
-        samplings={"greedy": {"max_new_tokens": 5}},
-        length="natural",
-        messages=dialog("What?"),
-        persona=Persona(),
-        chat_format="auto",
-        template_now=TEMPLATE_NOW,
-    )
+from tests.asking import ask, open_folder, preview_folder
 
 
 @pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)

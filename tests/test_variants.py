@@ -13,39 +13,20 @@ import torch
 import transformers as hf
 
 from harness.backends.hf.stored import bytes_by_dtype, plain, stored_bytes
-from harness.backends.open import open_backend, preview
 from harness.config.labels import labelled
 from harness.config.load import parse_config
 from harness.config.plan import plan
 from harness.config.schema import ModelSpec
 from harness.config.variants import VARIANTS, expanded, name_and_revision
 from harness.errors import DocumentError, ModelError
-from harness.records import Persona
 from harness.runner.messages import at_commit, commits_of
 from tests import zoo
-from tests.asking import ask, dialog
-from tests.conftest import TEMPLATE_NOW
+from tests.asking import ask, open_folder, preview_folder
 from tests.fake_hub import FakeHub, fake_hub, reached
 from tests.gguf_files import write_gguf
 
 PROMPTS = "prompts/physics-professor.yaml"
 INT8, INT4 = ({"quant_method": "torchao", "quant_type": f"int{bits}_weight_only"} for bits in (8, 4))
-
-
-def opened(model: Path | str, **spec: Any) -> Any:
-    return open_backend(ModelSpec(model=str(model), **spec), chat_format="auto", template_now=TEMPLATE_NOW)
-
-
-def previewed(model: Path | str, **spec: Any) -> Any:
-    return preview(
-        ModelSpec(model=str(model), **spec),
-        samplings={"greedy": {"max_new_tokens": 5}},
-        length="natural",
-        messages=dialog("What?"),
-        persona=Persona(),
-        chat_format="auto",
-        template_now=TEMPLATE_NOW,
-    )
 
 
 def said(backend: Any) -> str:
@@ -56,7 +37,7 @@ def said(backend: Any) -> str:
 
 def refused(model: Path | str, **spec: Any) -> str:
     with pytest.raises(ModelError) as caught:
-        previewed(model, **spec)
+        preview_folder(model, **spec)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -135,8 +116,8 @@ class TestTorchao:
 
     @pytest.mark.parametrize(("quantization", "per_weight"), [(INT8, 1), (INT4, 0.5)], ids=["int8", "int4"])
     def test_weights_take_what_their_bits_say(self, folder: Path, quantization: Any, per_weight: float) -> None:
-        whole = opened(folder, dtype="bfloat16")
-        small = opened(folder, dtype="bfloat16", quantization=quantization)
+        whole = open_folder(folder, dtype="bfloat16")
+        small = open_folder(folder, dtype="bfloat16", quantization=quantization)
         linear = [
             one for name, one in whole.model.named_modules()
             if isinstance(one, torch.nn.Linear) and name != "lm_head"
@@ -163,14 +144,16 @@ class TestTorchao:
 
     @pytest.mark.parametrize("engine", ["decode", "batched"])
     def test_other_engines_say_the_same(self, folder: Path, engine: str) -> None:
-        stock, ours = (opened(folder, quantization=INT8, engine=one, dtype="float32") for one in ("generate", engine))
+        stock, ours = (
+            open_folder(folder, quantization=INT8, engine=one, dtype="float32") for one in ("generate", engine)
+        )
         assert said(stock) == said(ours)
 
     def test_int8_is_near_what_it_stands_for(self, folder: Path) -> None:
         ids = torch.arange(3, 40).unsqueeze(0)
         with torch.inference_mode():
             exact, near, coarse = (
-                opened(folder, dtype="float32", quantization=one).model(input_ids=ids).logits
+                open_folder(folder, dtype="float32", quantization=one).model(input_ids=ids).logits
                 for one in (None, INT8, INT4)
             )
         eight, four = ((other - exact).norm() / exact.norm() for other in (near, coarse))
@@ -179,12 +162,12 @@ class TestTorchao:
     def test_a_quantization_that_changes_nothing_is_an_error(self, saved_model: Callable[..., Path]) -> None:
         pytest.importorskip("torchao")
         with pytest.raises(ModelError, match="changed none of its 14 matrices"):
-            opened(saved_model(), quantization=INT4)
+            open_folder(saved_model(), quantization=INT4)
 
     def test_matrices_that_were_passed_over_are_told(self, tmp_path: Path) -> None:
         pytest.importorskip("torchao")
         mixed = zoo.save(tmp_path, "qwen3", hidden_size=128)
-        notices = opened(mixed, quantization=INT4).report.notices
+        notices = open_folder(mixed, quantization=INT4).report.notices
         assert any("4 of 14 matrices are not quantised (model.layers.0.self_attn.o_proj" in one for one in notices)
 
     def test_a_quant_type_that_has_no_name_here(self) -> None:
@@ -232,7 +215,7 @@ class TestAdapters:
     def test_an_adapter_is_merged_and_changes_what_is_said(
         self, adapter: Path, saved_model: Callable[..., Path]
     ) -> None:
-        plain_one, tuned = opened(saved_model()), opened(saved_model(), adapter=str(adapter))
+        plain_one, tuned = open_folder(saved_model()), open_folder(saved_model(), adapter=str(adapter))
         assert tuned.report.facts["adapter"] == str(adapter)
         assert tuned.report.facts["adapter_merged"] is True
         assert tuned.report.facts["adapter_commit"] is None, "a directory has none"
@@ -243,7 +226,7 @@ class TestAdapters:
 
     def test_on_quantised_weights_it_stays_beside_them(self, adapter: Path, saved_model: Callable[..., Path]) -> None:
         pytest.importorskip("torchao")
-        facts = opened(saved_model(), adapter=str(adapter), quantization=INT8).report.facts
+        facts = open_folder(saved_model(), adapter=str(adapter), quantization=INT8).report.facts
         assert facts["adapter_merged"] is False
 
     def test_what_is_no_adapter(
@@ -262,8 +245,8 @@ class TestAdapters:
 class TestOtherTokenizer:
     def test_it_is_used_instead_and_told(self, saved_model: Callable[..., Path], tmp_path: Path) -> None:
         zoo.tokenizer("{% for m in messages %}<{{ m.content }}>{% endfor %}").save_pretrained(tmp_path)
-        assert previewed(saved_model(), tokenizer=str(tmp_path)).prompt == "<What?>"
-        facts = opened(saved_model(), tokenizer=str(tmp_path)).report.facts
+        assert preview_folder(saved_model(), tokenizer=str(tmp_path)).prompt == "<What?>"
+        facts = open_folder(saved_model(), tokenizer=str(tmp_path)).report.facts
         assert (facts["tokenizer"], facts["tokenizer_commit"]) == (str(tmp_path), None)
 
     def test_one_with_ids_that_the_model_does_not_know(self, saved_model: Callable[..., Path], tmp_path: Path) -> None:
@@ -277,10 +260,10 @@ class TestGguf:
     def test_a_gguf_file_says_what_the_model_says(self, saved_model: Callable[..., Path], tmp_path: Path) -> None:
         pytest.importorskip("gguf")
         write_gguf(saved_model(), tmp_path / "tiny.gguf", zoo.CHATML)
-        from_file = opened(tmp_path, gguf_file="tiny.gguf", dtype="float32")
+        from_file = open_folder(tmp_path, gguf_file="tiny.gguf", dtype="float32")
         assert from_file.report.facts["gguf_file"] == "tiny.gguf"
-        assert from_file.report.facts["parameters"] == opened(saved_model()).report.facts["parameters"]
-        assert said(from_file) == said(opened(saved_model()))
+        assert from_file.report.facts["parameters"] == open_folder(saved_model()).report.facts["parameters"]
+        assert said(from_file) == said(open_folder(saved_model()))
 
     def test_a_file_that_is_not_there_names_those_that_are(self, tmp_path: Path) -> None:
         (tmp_path / "tiny.gguf").touch()
@@ -317,15 +300,15 @@ class TestCommits:
         zoo.tokenizer().save_pretrained(tmp_path / "words")
         lora, words = hub.publish("org/lora", adapter), hub.publish("org/words", tmp_path / "words")
         named = {"adapter": "org/lora", "tokenizer": f"org/words@{words}"}
-        assert previewed(saved_model(), **named).commits == {"adapter": lora, "tokenizer": words}
+        assert preview_folder(saved_model(), **named).commits == {"adapter": lora, "tokenizer": words}
         assert not hub.requests("adapter_model"), "weights are for loading"
-        report = opened(saved_model(), **named).report
+        report = open_folder(saved_model(), **named).report
         assert (report.facts["commit"], report.facts["adapter_commit"], report.facts["tokenizer_commit"]) == (
             None, lora, words,
         )  # fmt: skip
         assert report.download_bytes >= (adapter / "adapter_model.safetensors").stat().st_size
         asked = len(hub.requests(""))
-        again = opened(saved_model(), adapter=f"org/lora@{lora}", tokenizer=f"org/words@{words}").report
+        again = open_folder(saved_model(), adapter=f"org/lora@{lora}", tokenizer=f"org/words@{words}").report
         assert len(hub.requests("")) == asked, "what is here at a commit is not asked for"
         assert again.download_bytes == 0
 
@@ -336,7 +319,7 @@ class TestCommits:
         (tmp_path / "folder").mkdir()
         write_gguf(saved_model(), tmp_path / "folder" / "tiny.gguf", zoo.CHATML)
         commit = hub.publish("org/tiny-gguf", tmp_path / "folder")
-        facts = opened("org/tiny-gguf", gguf_file="tiny.gguf").report.facts
+        facts = open_folder("org/tiny-gguf", gguf_file="tiny.gguf").report.facts
         assert (facts["commit"], facts["gguf_file"]) == (commit, "tiny.gguf")
         assert "has no other.gguf – it has tiny.gguf" in refused("org/tiny-gguf", gguf_file="other.gguf")
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harness.analysis import flips
 from harness.analysis.arrays import SETTING, STATES, Array
 from harness.analysis.flips import CHECK, said_by
 from harness.analysis.frames import Run
@@ -27,20 +28,7 @@ from harness.analysis.gating.cells import Cell
 from harness.analysis.ledger import ledger
 from harness.analysis.sides import Setting, Side
 
-FLIP_COLUMNS = {
-    "model": "string",
-    "sampling": "string",
-    "concurrency": "Int64",
-    "conversation_id": "string",
-    "turn_index": "Int64",
-    "check": "string",
-    "change": "string",
-    "baseline_rate": "Float64",
-    "candidate_rate": "Float64",
-    "baseline_times": "Int64",
-    "candidate_times": "Int64",
-    **dict.fromkeys(("user", "baseline_reply", "candidate_reply", "baseline_detail", "candidate_detail"), "string"),
-}
+FLIP_COLUMNS = {**dict.fromkeys(("model", "sampling"), "string"), "concurrency": "Int64", **flips.FLIP_COLUMNS}
 """`change` is lost, doubtful (in some plays of one observation only), gained or unsteady; `_rate` the share of `_times`
 plays that passed, of all nights or of tonight; replies and details are of the first play tonight, and in the newest
 night, that went as `change` says."""

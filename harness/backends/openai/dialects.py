@@ -8,7 +8,7 @@ would otherwise fill from its own defaults, or from the model's generation_confi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.config.server import Dialect
@@ -56,31 +56,25 @@ class Spoken:
     tested: str = "not here: as documented"
 
 
+_VLLM = Spoken(
+    "vLLM",
+    _ENGINES,
+    all_of_top_k=-1,
+    fixed={"ignore_eos": True},
+    stream_options={"include_usage": True, "continuous_usage_stats": True},
+    counts_along=True,
+    counts_the_end=True,
+    tells_stops=True,
+    template_kwargs="chat_template_kwargs",
+    ignored=("any field it does not know",),
+)
 DIALECTS: Mapping[Dialect, Spoken] = {
     "openai": Spoken("OpenAI's own, and servers not recognised", _OPENAI, max_new_tokens="max_completion_tokens"),
-    "vllm": Spoken(
-        "vLLM",
-        _ENGINES,
-        all_of_top_k=-1,
-        fixed={"ignore_eos": True},
-        stream_options={"include_usage": True, "continuous_usage_stats": True},
-        counts_along=True,
-        counts_the_end=True,
-        tells_stops=True,
-        template_kwargs="chat_template_kwargs",
-        ignored=("any field it does not know",),
-    ),
-    "sglang": Spoken(
-        "SGLang",
-        _ENGINES,
-        all_of_top_k=-1,
-        fixed={"ignore_eos": True},
-        stream_options={"include_usage": True, "continuous_usage_stats": True},
-        counts_along=True,
-        counts_the_end=True,
-        tells_stops=True,
-        template_kwargs="chat_template_kwargs",
-        ignored=("any field it does not know", "seed, unless it was started with deterministic inference"),
+    "vllm": _VLLM,
+    "sglang": replace(
+        _VLLM,
+        title="SGLang",
+        ignored=(*_VLLM.ignored, "seed, unless it was started with deterministic inference"),
     ),
     "llamacpp": Spoken(
         "llama.cpp's llama-server",
