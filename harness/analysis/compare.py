@@ -159,7 +159,7 @@ def compare(
         lane=lane,
         ledger=_frame(
             [
-                {**names, **_of_difference(difference)}
+                {**names, **difference.columns}
                 for names, found in zip(numbered, ledgers, strict=True)
                 for difference in found
             ],
@@ -343,17 +343,6 @@ def _flips(named: Sequence[Mapping[str, Any]], pairs: Sequence[Pair]) -> pd.Data
     told = [frame for frame in frames if len(frame)]
     columns = {**_PAIR, **FLIP_COLUMNS}
     return pd.concat(told, ignore_index=True).astype(columns)[list(columns)] if told else _frame([], columns)
-
-
-def _of_difference(difference: Difference) -> dict[str, Any]:
-    return {
-        "field": difference.field,
-        "baseline_value": difference.baseline,
-        "candidate_value": difference.candidate,
-        "speed": difference.speed,
-        "behaviour": difference.behaviour,
-        "remark": difference.remark or None,
-    }
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:

@@ -42,6 +42,18 @@ class Difference:
     def blocks(self) -> bool:
         return "blocker" in (self.speed, self.behaviour)
 
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """As a row of a ledger."""
+        return {
+            "field": self.field,
+            "baseline_value": self.baseline,
+            "candidate_value": self.candidate,
+            "speed": self.speed,
+            "behaviour": self.behaviour,
+            "remark": self.remark or None,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class _Field:

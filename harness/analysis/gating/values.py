@@ -221,15 +221,8 @@ def _apart(common: int, of: int, nearest: _Joined, *, memory: bool) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Joined:
+class _Joined(_Part):
     """The turns of a cell in one run, of all its settings."""
-
-    run: Run
-    rows: Rows
-    launches: tuple[int, ...]
-    same: Flags
-    answered: Flags
-    why: LeftOut
 
     def known(self, metric: str, *, memory: bool) -> Flags:
         """Which turns may be compared, and have the metric in every launch."""

@@ -235,12 +235,7 @@ def ledger(found: Iterable[Against]) -> pd.DataFrame:
             "setting": "all"
             if len(settings[difference]) == len(held)
             else "; ".join(map(_named, settings[difference])),
-            "field": difference.field,
-            "baseline_value": difference.baseline,
-            "candidate_value": difference.candidate,
-            "speed": difference.speed,
-            "behaviour": difference.behaviour,
-            "remark": difference.remark or None,
+            **difference.columns,
             "nights": len(nights[difference]),
         }
         for difference in sorted(settings, key=lambda difference: not difference.blocks)
