@@ -2,9 +2,10 @@
 
 Simulated nights have what real ones have: nights whose effects are alike from one to the next and partly shared by all
 cells, slow drift, single launches that something disturbed, a clock of two speeds. How large all this is, `NOISE`, was
-fixed before the nights of `SEED` were drawn; docs/gate.md tells what came before. Each *site* is calibrated once (`CALIBRATION` nights), has a window of `WINDOW`
-nights that moves with it, and is judged for `JUDGED` nights in a row: once as they are (a red cell is a false alarm),
-and once with a slowdown in one cell of each night, chosen at random. Recorded nights are runs of the built-in models in
+fixed before the nights of `SEED` were drawn; docs/gate.md tells what came before. Each *site* is calibrated once
+(`CALIBRATION` nights), has a window of `WINDOW` nights that moves with it, and is judged for `JUDGED` nights in a row:
+once as they are (a red cell is a false alarm), and once with a slowdown in one cell of each night, chosen at random.
+Recorded nights are runs of the built-in models in
 a row on a shared machine, in data/recorded_nights.csv (`--record RUN …`); each is judged by the others.
 
 Side by side, on the same nights and launches: what is usual. Each of these is given the threshold at which one in a
